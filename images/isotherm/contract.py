@@ -1,0 +1,148 @@
+"""Every name that two parts of Isotherm share, spelled once.
+
+Inputs and outputs: none; this module holds constants and imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+# --- The registry -----------------------------------------------------------------------------------------------------
+EXPERIMENT = "inverse-heat-pinn"
+DEFAULT_MODEL_NAME = "inverse-heat-pinn"
+SERVED_MODEL_NAME = "inverse-heat-pinn"  # V1 and V2 URLs carry it on both colours, whatever the registered name is
+RUN_NAME = "pinn-gpu"
+ALIAS_CHALLENGER = "challenger"
+ALIAS_CHAMPION = "champion"
+
+TAG_PROBLEM = "problem"
+TAG_DATASET_HASH = "dataset_hash"
+TAG_DATA_VERSION = "data_version"
+TAG_DATA_GIT_SHA = "data_git_sha"
+TAG_SEMVER = "semver"
+TAG_STAGE = "stage"  # the source's stage name: Staging beside `challenger`, Production beside `champion`
+TAG_ARCHITECTURE = "architecture"
+TAG_OPTIMIZER = "optimizer"
+TAG_GIT_SHA = "git_sha"
+TAG_IMAGE_DIGEST = "image_digest"
+TAG_RUN_MANIFEST = "run_manifest"
+TAG_MODEL_DIGEST = "model_digest"
+TAG_PIPELINE_RUN = "pipeline_run"
+
+# A model without one of these cannot be evaluated, registered or deployed.
+LINEAGE_TAGS = (
+    TAG_PROBLEM,
+    TAG_DATASET_HASH,
+    TAG_DATA_VERSION,
+    TAG_DATA_GIT_SHA,
+    TAG_ARCHITECTURE,
+    TAG_OPTIMIZER,
+    TAG_GIT_SHA,
+    TAG_IMAGE_DIGEST,
+    TAG_RUN_MANIFEST,
+    TAG_MODEL_DIGEST,
+)
+
+DOMAIN = "heat-inverse"
+EQUATION = "u_t - div(a grad u) = f"
+
+# --- Metrics of a training run ----------------------------------------------------------------------------------------
+PDE_LOSS = "pde_loss"
+BC_LOSS = "bc_loss"
+IC_LOSS = "ic_loss"
+TRAIN_RESIDUAL = "train_residual"
+VAL_RESIDUAL = "val_residual"
+VAL_MISFIT = "val_misfit"
+A_SPREAD = "a_spread"
+A_REL_L2 = "a_rel_l2"
+U_REL_L2 = "u_rel_l2"
+
+GATE_PDE_LOSS_MAX = 1e-3
+GATE_VAL_RESIDUAL_MAX = 1e-2
+GATE_VAL_MISFIT_MIN = 0.7
+GATE_VAL_MISFIT_MAX = 1.3
+GATE_A_SPREAD_MAX = 0.05
+GATE_MIN_IMPROVEMENT = -0.02
+
+VERDICT_PASS = "pass"
+VERDICT_FAIL = "fail"
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+PROBLEM_FILE = "problem.yaml"
+# A dataset folder: problem.yaml, measurements.{h5,parquet} and, where the batch ships one, validation.{h5,parquet}.
+MEASUREMENTS_STEM = "measurements"
+VALIDATION_STEM = "validation"
+DATASET_FILE = "dataset.json"  # written last by dvc-fetch into data/<dataset_hash>/: what was fetched, from where, file by file
+
+# A model bundle, as the trainer leaves it in its workspace, as MLflow keeps it (extra files of the pt2 model) and as the predictor loads it.
+MODEL_ONNX = "model.onnx"
+MODEL_METADATA = "model.json"
+MANIFEST_FILE = "manifest.sha256"  # `sha256  name` per file of the bundle, written last
+RUN_MANIFEST_FILE = "run-manifest.json"
+
+# Reports on the workspace, one small JSON file per Task of the Pipeline, read by report-run.
+REPORT_FETCH = "fetch-data.json"
+REPORT_TRAIN = "train.json"
+REPORT_EVALUATION = "evaluation.json"
+REPORT_REGISTRATION = "registration.json"
+REPORT_DEPLOYMENT = "deployment.json"
+REPORT_SHIFT = "shift.json"
+REPORT_PROMOTION = "promotion.json"
+REPORT_SUMMARY = "summary.json"
+REPORT_PAGE = "report.html"
+
+# --- ONNX graph -------------------------------------------------------------------------------------------------------
+ONNX_POINTS = "points"  # float64 [n, 3]: x, y, t in the problem's physical units
+ONNX_SOURCE = "f"  # float64 [n], only where the source is neither closed-form nor a table
+ONNX_U = "u"  # float64 [n], physical units
+ONNX_A = "a"  # float64 [n], physical units
+ONNX_RESIDUAL = "residual"  # float64 [n], r = u_t - div(a grad u) - f of the nondimensional equation
+ONNX_BOUNDARY_RESIDUAL = "boundary_residual"  # float64 [n], nondimensional; only where the problem declares a boundary condition
+
+# --- Serving ----------------------------------------------------------------------------------------------------------
+COLOURS = ("blue", "green")
+HEADER_MODEL_VERSION = "X-Model-Version"  # semver, 1.<registry version>.0
+HEADER_MODEL_DIGEST = "X-Model-Digest"
+PREDICTOR_PORT = 8080
+ENV_MODEL_VERSION = "MODEL_VERSION"
+ENV_MODEL_DIGEST = "MODEL_DIGEST"
+ENV_TRACK = "TRACK"  # the colour this pod serves
+
+METRIC_REQUESTS = "pinn_requests_total"
+METRIC_ERRORS = "pinn_errors_total"
+METRIC_LATENCY = "pinn_latency_seconds"
+METRIC_INPUTS = "pinn_inputs_total"
+METRIC_INPUTS_OOB = "pinn_inputs_oob_total"
+METRIC_OOB_RATIO = "pinn_inputs_oob_ratio"
+METRIC_RESIDUAL_MEAN = "pinn_pde_residual_mean"
+METRIC_RESIDUAL = "pinn_pde_residual"  # a summary: _sum and _count
+METRIC_BC_VIOLATIONS = "pinn_bc_violations_total"
+METRIC_BC_RATIO = "pinn_bcViolation_ratio"
+
+# --- Kubernetes -------------------------------------------------------------------------------------------------------
+PREFIX = "isotherm.dev"
+ANNOTATION_MODEL_DIGEST = f"{PREFIX}/model-digest"
+ANNOTATION_MODEL_VERSION = f"{PREFIX}/model-version"
+ANNOTATION_DATA_VERSION = f"{PREFIX}/data-version"
+ANNOTATION_CLAIMED_BY = f"{PREFIX}/claimed-by"  # uid of the PipelineRun that prepared this InferenceService
+# On the Route, changed by the same resourceVersion write as the weights.
+ANNOTATION_SHIFT_HOLDER = f"{PREFIX}/shift-holder"
+ANNOTATION_SHIFT_TOKEN = f"{PREFIX}/shift-token"
+ANNOTATION_LIVE_DIGEST = f"{PREFIX}/live-digest"
+ANNOTATION_LIVE_SINCE = f"{PREFIX}/live-since"
+ANNOTATION_PREVIOUS = f"{PREFIX}/previous-colour"
+ANNOTATION_DISABLE_COOKIES = "haproxy.router.openshift.io/disable_cookies"
+ANNOTATION_BALANCE = "haproxy.router.openshift.io/balance"
+LABEL_PART_OF = "app.kubernetes.io/part-of"
+LABEL_MODEL = f"{PREFIX}/model"
+LABEL_COLOUR = f"{PREFIX}/colour"
+PART_OF = "isotherm"
+FIELD_MANAGER = "isotherm"
+
+
+def data_version(dataset_hash: str) -> str:
+    """Shorten a dataset's full DVC md5 to the form that headers, tags and answers show."""
+    return f"dvc-{dataset_hash[:6]}"
+
+
+def semver(registry_version: int | str) -> str:
+    """Turn a registry version (1, 2, ...) into the semantic version that the model answers with."""
+    return f"1.{registry_version}.0"

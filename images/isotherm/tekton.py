@@ -1,0 +1,193 @@
+"""What every program of a Task shares: inputs from the environment, results on every exit path, and a last line that says why.
+
+Reads   environment variables (UPPER_SNAKE of a param's name) and RESULT_<NAME>, the path of each result file
+Writes  result files, reports as atomic JSON files
+Exit    0 done; 2 bad input; 3 refused (a rule says no); 4 a service is unavailable; 1 anything unforeseen
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+RESULTS_LIMIT_BYTES = 2048
+_SECRET = re.compile(r"(?i)(://[^/\s:@]*:)[^@\s]+(@)|((?:password|secret|token|authorization)[=:]\s*)\S+")
+
+
+class TaskError(Exception):
+    """A failure that a person can act on: what failed and why, and the remedy."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, remedy: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+    def line(self) -> str:
+        """One line for the end of the log: what, why, and what to do."""
+        return redact(" ".join(f"{self.what}; {self.remedy}".split()))[:1500]
+
+
+class BadInput(TaskError):
+    """What the user gave cannot be used: data, a param, a file."""
+
+    exit_code = 2
+
+
+class Refused(TaskError):
+    """A rule of the catalog says no: a digest differs, a shift is in progress, a tag is missing."""
+
+    exit_code = 3
+
+
+class Unavailable(TaskError):
+    """A service did not answer within its deadline; the same run may succeed later."""
+
+    exit_code = 4
+
+
+def redact(text: str) -> str:
+    """Blank out credentials in URLs and key=value pairs before a text reaches a log."""
+    return _SECRET.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", text)
+
+
+def utcnow() -> datetime:
+    """Return the current time in UTC, whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Format a UTC time as `2025-10-20T15:22:17Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    raise ValueError("is neither true nor false")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("is not a finite number")
+    return value
+
+
+_PARSERS: Mapping[type, Callable[[str], Any]] = {str: str, int: int, float: _finite, bool: _boolean, Path: Path}
+
+
+def environment(**wanted: type) -> SimpleNamespace:
+    """Read typed inputs from the environment: `environment(model_name=str, lr=float)` reads MODEL_NAME and LR.
+
+    An optional value is declared as `float | None`; the empty string then gives None.
+    Raises `BadInput` naming the param (kebab-case, as in the Task) that is missing or malformed.
+    """
+    values = SimpleNamespace()
+    for name, kind in wanted.items():
+        param, text = name.replace("_", "-"), os.environ.get(name.upper())
+        if text is None:
+            raise BadInput(f"environment variable {name.upper()} is not set", remedy=f"set param {param}, or the variable when run by hand")
+        options = [k for k in getattr(kind, "__args__", (kind,)) if k is not type(None)]
+        if text == "" and len(getattr(kind, "__args__", ())) > len(options):
+            setattr(values, name, None)
+            continue
+        try:
+            setattr(values, name, _PARSERS[options[0]](text))
+        except ValueError as error:
+            expected = {int: "a whole number", float: "a finite number", bool: "true or false"}.get(options[0], "text")
+            raise BadInput(f"param {param} is {text[:80]!r}", remedy=f"give {expected}") from error
+    return values
+
+
+@contextmanager
+def results(**initial: str) -> Iterator[SimpleNamespace]:
+    """Write every result before any work and again on every way out: `with results(verdict="fail") as r: ... r.verdict = "pass"`.
+
+    Each name maps to the file that RESULT_<NAME> points to; without that variable (run by hand) the value is printed at the end.
+    """
+    values = SimpleNamespace(**initial)
+    _write_results(vars(values))
+    try:
+        yield values
+    finally:
+        unknown = set(vars(values)) - set(initial)
+        _write_results(vars(values))
+        if unknown:
+            raise RuntimeError(f"undeclared results: {sorted(unknown)}")
+
+
+def _write_results(values: Mapping[str, object]) -> None:
+    total = sum(len(str(value).encode()) for value in values.values())
+    if total > RESULTS_LIMIT_BYTES:
+        raise RuntimeError(f"results hold {total} bytes, more than {RESULTS_LIMIT_BYTES}: put a pointer there instead")
+    for name, value in values.items():
+        path = os.environ.get(f"RESULT_{name.upper()}")
+        if path:
+            Path(path).write_text(str(value), encoding="utf-8")
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that a reader or a crash sees the old content or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o664)  # noqa: S103 (group 0 shares the workspace under OpenShift's arbitrary UIDs)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Write a report as strict JSON (no NaN) with `schema_version` first, atomically."""
+    body = json.dumps({"schema_version": 1, **report}, indent=2, allow_nan=False) + "\n"
+    write_atomic(path, body)
+
+
+def read_report(path: Path) -> dict[str, Any] | None:
+    """Read a report; None where the Task did not get to write one."""
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, json.JSONDecodeError) as error:
+        raise BadInput(f"report {path} cannot be read ({error})", remedy="delete it and run its Task again") from error
+    return report
+
+
+def main(run: Callable[[], None]) -> int:
+    """Run a program's `run()` and turn what it raises into an exit code and one last line on stderr."""
+    try:
+        run()
+    except TaskError as error:
+        print(f"error: {error.line()}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except OSError as error:
+        traceback.print_exc()
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {redact(str(error.strerror or error))}{where}; check that the workspace is writable and has space", file=sys.stderr, flush=True)
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        text = " ".join(redact(f"{type(error).__name__}: {error}").split())[:600]
+        print(f"error: unexpected {text}; please report it with the log above", file=sys.stderr, flush=True)
+        return 1
+    return 0
