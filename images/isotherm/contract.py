@@ -95,6 +95,7 @@ ONNX_SOURCE = "f"  # float64 [n], only where the source is neither closed-form n
 ONNX_U = "u"  # float64 [n], physical units
 ONNX_A = "a"  # float64 [n], physical units
 ONNX_RESIDUAL = "residual"  # float64 [n], r = u_t - div(a grad u) - f of the nondimensional equation
+ONNX_RESIDUAL_POWER = "residual_power"  # float64 [n], u_t^2 + (div a grad u)^2 + f^2, nondimensional: what val_residual divides by
 ONNX_BOUNDARY_RESIDUAL = "boundary_residual"  # float64 [n], nondimensional; only where the problem declares a boundary condition
 
 # --- Serving ----------------------------------------------------------------------------------------------------------
