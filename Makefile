@@ -1,0 +1,37 @@
+# Each target is a line or two that calls a program. PYTHON may name any interpreter from 3.11 to 3.13.
+PYTHON ?= python3
+DEV := .venv/dev/bin
+LOCAL := .venv/local/bin
+
+.PHONY: help demo demo-stop test lint bench-local setup lock clean
+
+help:  ## Show what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo:  ## Run the whole pipeline here: measurements, training, gate, registry, serving, shifted traffic (DATA=folder, KEEP=1)
+	@$(PYTHON) scripts/setup.py demo
+	@$(LOCAL)/python -m isotherm_local.demo
+
+demo-stop:  ## Stop the servers that `make demo KEEP=1` left running
+	@$(LOCAL)/python -m isotherm_local.demo --stop
+
+test:  ## Run the tests
+	@$(PYTHON) scripts/setup.py test
+	@$(DEV)/python -m pytest -q
+
+lint:  ## Check the code and the catalog (ruff, mypy, yamllint, the catalog's own rules)
+	@$(PYTHON) scripts/setup.py test
+	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy && $(DEV)/python -m isotherm_local lint
+
+bench-local:  ## Measure every bar of the local target and write build/bench/local.json
+	@$(PYTHON) scripts/setup.py test
+	@$(DEV)/python tests/bench/local.py
+
+setup:  ## Make the environments only
+	@$(PYTHON) scripts/setup.py test
+
+lock:  ## Resolve pyproject.toml into the locks again
+	@$(PYTHON) scripts/setup.py lock
+
+clean: demo-stop  ## Remove environments and what runs left behind
+	rm -rf .venv build
