@@ -2,8 +2,10 @@
 
 Usage: python3 scripts/setup.py [demo|test|lock|check]   (default: demo)
 
-Runs on a bare Python 3.11 to 3.13 with nothing installed: it makes .venv/tools with `uv` from a hash-locked file, then one environment per
-image family, so that a Task's step runs locally with exactly the packages of its image. An environment is kept while its lock is unchanged.
+Runs on a bare Python 3.11 to 3.13 with nothing installed: it makes .venv/tools with `uv` from a hash-locked file,
+then one environment per
+image family, so that a Task's step runs locally with exactly the packages of its image. An environment is kept while
+its lock is unchanged.
 `check` only looks for what cannot be installed from an index (Python's version, HAProxy, git) and says how to get it.
 """
 
@@ -26,13 +28,18 @@ SYSTEM_PACKAGES = {"haproxy": "haproxy", "git": "git"}
 
 
 def has_cpu_wheel() -> bool:
-    """Tell whether the folder of wheels beside the checkout has torch's CPU build for this interpreter and processor."""
+    """Tell whether the folder of wheels beside the checkout has torch's CPU build for this interpreter and
+    processor.
+    """
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
     return any(WHEELS.glob(f"torch-*+cpu-{tag}-{tag}-*_{platform.machine()}.whl"))
 
 
 def locks(cpu: bool) -> dict[str, Path]:
-    """Name each environment's lock file; torch's CPU wheel and the index's own wheel have different hashes, hence two locks."""
+    """Name each environment's lock file;
+
+    torch's CPU wheel and the index's own wheel have different hashes, hence two locks.
+    """
     torch = "cpu" if cpu else "cuda"
     return {
         "data": ROOT / "images/data/requirements.txt",
@@ -58,7 +65,10 @@ def fail(what: str, remedy: str) -> None:
 def check_python() -> None:
     """Refuse an interpreter that the locks do not cover."""
     if not (3, 11) <= sys.version_info[:2] < (3, 14):
-        fail(f"Python {platform.python_version()} is not supported", "use Python 3.11, 3.12 or 3.13 (make PYTHON=python3.12 demo)")
+        fail(
+            f"Python {platform.python_version()} is not supported",
+            "use Python 3.11, 3.12 or 3.13 (make PYTHON=python3.12 demo)",
+        )
     if shutil.disk_usage(ROOT).free < 6 * 2**30:
         fail(f"less than 6 GiB free under {ROOT}", "free some space: the environments take about 4 GiB")
 
@@ -76,7 +86,9 @@ def install_command() -> list[str] | None:
 
 def find_program(name: str) -> str | None:
     """Find a program on PATH or in the sbin folders, which an ordinary user's PATH often lacks."""
-    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"]))
+    return shutil.which(
+        name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    )
 
 
 def check_system(install: bool) -> None:
@@ -86,7 +98,10 @@ def check_system(install: bool) -> None:
         return
     command = install_command()
     if command is None:
-        fail(f"{' and '.join(missing)} not found", f"install {' '.join(missing)} with your system's package manager, then run this again")
+        fail(
+            f"{' and '.join(missing)} not found",
+            f"install {' '.join(missing)} with your system's package manager, then run this again",
+        )
     assert command is not None  # noqa: S101 (fail() does not return)
     shown = " ".join(["sudo", *command[:2], *missing])
     if not install or os.geteuid() != 0:
@@ -101,7 +116,9 @@ def check_system(install: bool) -> None:
 
 def pip_setting(name: str) -> str:
     """Read one of pip's own settings (an organisation's index or certificates), which uv does not read by itself."""
-    done = subprocess.run([sys.executable, "-m", "pip", "config", "get", f"global.{name}"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "get", f"global.{name}"], capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -128,7 +145,17 @@ def tools() -> Path:
     step = [sys.executable, "-m", "venv", "--clear", str(VENVS / "tools")]
     if subprocess.run(step, check=False).returncode:
         fail("python's venv module does not work", "install it (Debian: apt-get install python3-venv)")
-    pip = [str(VENVS / "tools/bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", str(lock)]
+    pip = [
+        str(VENVS / "tools/bin/python"),
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "-r",
+        str(lock),
+    ]
     if subprocess.run(pip, check=False).returncode:
         fail("pip could not install uv", "check the network and pip's index settings (pip config list)")
     write_stamp("tools", lock)
@@ -169,9 +196,13 @@ def environment(uv: Path, name: str, lock: Path) -> None:
         if done.returncode:
             print()
             sys.stderr.write(done.stderr)
-            fail(f"environment {name} could not be made from {lock.relative_to(ROOT)}", "check the network and the index settings above, then run this again")
+            fail(
+                f"environment {name} could not be made from {lock.relative_to(ROOT)}",
+                "check the network and the index settings above, then run this again",
+            )
     packages = venv / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    # A path file instead of an install: the steps run the checkout itself, as the image runs its copy through PYTHONPATH.
+    # A path file instead of an install: the steps run the checkout itself, as the image runs its copy through
+    # PYTHONPATH.
     folders = [ROOT / "images"] + ([ROOT / "scripts"] if name in ("local", "dev") else [])
     (packages / "isotherm.pth").write_text("".join(f"{folder}\n" for folder in folders))
     write_stamp(name, lock)
@@ -180,7 +211,18 @@ def environment(uv: Path, name: str, lock: Path) -> None:
 
 def relock(uv: Path) -> None:
     """Resolve pyproject.toml into every lock again."""
-    base = [str(uv), "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "-q"]
+    base = [
+        str(uv),
+        "pip",
+        "compile",
+        "--universal",
+        "--python-version",
+        "3.11",
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "-q",
+    ]
     base += ["--no-emit-find-links", "--no-emit-index-url", "--upgrade"]
     cpu_only = VENVS / "cpu-override.txt"
     cpu_only.write_text("torch==2.13.0+cpu\n")
@@ -190,9 +232,21 @@ def relock(uv: Path) -> None:
                 continue
             extra = ["--find-links", str(WHEELS), "--override", str(cpu_only)] if cpu else []
             print(f"setup: {lock.relative_to(ROOT)}", flush=True)
-            subprocess.run([*base, *extra, "pyproject.toml", "--extra", name, "-o", str(lock)], cwd=ROOT, env=uv_environment(), check=True)
+            subprocess.run(
+                [*base, *extra, "pyproject.toml", "--extra", name, "-o", str(lock)],
+                cwd=ROOT,
+                env=uv_environment(),
+                check=True,
+            )
     source = "uv\n"
-    subprocess.run([*base, "-", "-o", str(ROOT / "scripts/locks/tools.txt")], input=source, text=True, cwd=ROOT, env=uv_environment(), check=True)
+    subprocess.run(
+        [*base, "-", "-o", str(ROOT / "scripts/locks/tools.txt")],
+        input=source,
+        text=True,
+        cwd=ROOT,
+        env=uv_environment(),
+        check=True,
+    )
 
 
 def main() -> int:

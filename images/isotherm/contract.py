@@ -62,7 +62,7 @@ GATE_VAL_MISFIT_MAX = 1.3
 GATE_A_SPREAD_MAX = 0.05
 GATE_MIN_IMPROVEMENT = -0.02
 
-VERDICT_PASS = "pass"
+VERDICT_PASS = "pass"  # noqa: S105 (a verdict, no password)
 VERDICT_FAIL = "fail"
 
 # --- Files ------------------------------------------------------------------------------------------------------------
@@ -70,9 +70,12 @@ PROBLEM_FILE = "problem.yaml"
 # A dataset folder: problem.yaml, measurements.{h5,parquet} and, where the batch ships one, validation.{h5,parquet}.
 MEASUREMENTS_STEM = "measurements"
 VALIDATION_STEM = "validation"
-DATASET_FILE = "dataset.json"  # written last by dvc-fetch into data/<dataset_hash>/: what was fetched, from where, file by file
+DATASET_FILE = (
+    "dataset.json"  # written last by dvc-fetch into data/<dataset_hash>/: what was fetched, from where, file by file
+)
 
-# A model bundle, as the trainer leaves it in its workspace, as MLflow keeps it (extra files of the pt2 model) and as the predictor loads it.
+# A model bundle, as the trainer leaves it in its workspace, as MLflow keeps it (extra files of the pt2 model) and
+# as the predictor loads it.
 MODEL_ONNX = "model.onnx"
 MODEL_METADATA = "model.json"
 MANIFEST_FILE = "manifest.sha256"  # `sha256  name` per file of the bundle, written last
@@ -95,8 +98,12 @@ ONNX_SOURCE = "f"  # float64 [n], only where the source is neither closed-form n
 ONNX_U = "u"  # float64 [n], physical units
 ONNX_A = "a"  # float64 [n], physical units
 ONNX_RESIDUAL = "residual"  # float64 [n], r = u_t - div(a grad u) - f of the nondimensional equation
-ONNX_RESIDUAL_POWER = "residual_power"  # float64 [n], u_t^2 + (div a grad u)^2 + f^2, nondimensional: what val_residual divides by
-ONNX_BOUNDARY_RESIDUAL = "boundary_residual"  # float64 [n], nondimensional; only where the problem declares a boundary condition
+ONNX_RESIDUAL_POWER = (
+    "residual_power"  # float64 [n], u_t^2 + (div a grad u)^2 + f^2, nondimensional: what val_residual divides by
+)
+ONNX_BOUNDARY_RESIDUAL = (
+    "boundary_residual"  # float64 [n], nondimensional; only where the problem declares a boundary condition
+)
 
 # --- Serving ----------------------------------------------------------------------------------------------------------
 COLOURS = ("blue", "green")

@@ -1,4 +1,5 @@
-"""What every program of a Task shares: inputs from the environment, results on every exit path, and a last line that says why.
+"""What every program of a Task shares: inputs from the environment, results on every exit path, and a last line that
+says why.
 
 Reads   environment variables (UPPER_SNAKE of a param's name) and RESULT_<NAME>, the path of each result file
 Writes  result files, reports as atomic JSON files
@@ -90,7 +91,7 @@ _PARSERS: Mapping[type, Callable[[str], Any]] = {str: str, int: int, float: _fin
 
 
 def environment(**wanted: type) -> SimpleNamespace:
-    """Read typed inputs from the environment: `environment(model_name=str, lr=float)` reads MODEL_NAME and LR.
+    """Read typed inputs from environment variables: `environment(model_name=str, lr=float)` takes MODEL_NAME and LR.
 
     An optional value is declared as `float | None`; the empty string then gives None.
     Raises `BadInput` naming the param (kebab-case, as in the Task) that is missing or malformed.
@@ -99,7 +100,10 @@ def environment(**wanted: type) -> SimpleNamespace:
     for name, kind in wanted.items():
         param, text = name.replace("_", "-"), os.environ.get(name.upper())
         if text is None:
-            raise BadInput(f"environment variable {name.upper()} is not set", remedy=f"set param {param}, or the variable when run by hand")
+            raise BadInput(
+                f"environment variable {name.upper()} is not set",
+                remedy=f"set param {param}, or the variable when run by hand",
+            )
         options = [k for k in getattr(kind, "__args__", (kind,)) if k is not type(None)]
         if text == "" and len(getattr(kind, "__args__", ())) > len(options):
             setattr(values, name, None)
@@ -114,9 +118,10 @@ def environment(**wanted: type) -> SimpleNamespace:
 
 @contextmanager
 def results(**initial: str) -> Iterator[SimpleNamespace]:
-    """Write every result before any work and again on every way out: `with results(verdict="fail") as r: ... r.verdict = "pass"`.
+    """Write every result before any work and again on every way out.
 
-    Each name maps to the file that RESULT_<NAME> points to; without that variable (run by hand) the value is printed at the end.
+    Use: `with results(verdict="fail") as r: ...; r.verdict = "pass"`. Each name maps to the file that RESULT_<NAME>
+    points to; without that variable (a program run by hand) it is not written. Raises RuntimeError on an undeclared name.
     """
     values = SimpleNamespace(**initial)
     _write_results(vars(values))
@@ -149,7 +154,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o664)  # noqa: S103 (group 0 shares the workspace under OpenShift's arbitrary UIDs)
+        os.chmod(temporary, 0o664)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -183,7 +188,11 @@ def main(run: Callable[[], None]) -> int:
     except OSError as error:
         traceback.print_exc()
         where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {redact(str(error.strerror or error))}{where}; check that the workspace is writable and has space", file=sys.stderr, flush=True)
+        print(
+            f"error: {redact(str(error.strerror or error))}{where}; check that the workspace is writable and has space",
+            file=sys.stderr,
+            flush=True,
+        )
         return 1
     except Exception as error:
         traceback.print_exc()

@@ -1,0 +1,231 @@
+"""Judge a trained model on physics and on measurements that it never saw (program of the Task `evaluate-metrics`).
+
+Reads   DATASET_HASH, RUN_ID, MODEL_URI, MODEL_DIGEST, MODEL_NAME, PDE_LOSS_MAX, VAL_RESIDUAL_MAX, MIN_IMPROVEMENT,
+        MLFLOW_URI;
+        the dataset under DATA_DIR, the bundle and train.json under MODEL_DIR and REPORTS_DIR, optional credentials in
+        MLFLOW_CREDENTIALS_DIR
+Writes  evaluation.json and pictures under REPORTS_DIR; tags `verdict` and `gate_reason` on the training run
+Results verdict (pass or fail), reason, champion-version (empty = none), report
+
+The verdict `fail` is a successful run of this program: the pipeline stops by its `when`, not by an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from isotherm import contract, tekton
+from isotherm.pinn import champion as champions
+from isotherm.pinn import gate
+from isotherm.tekton import Refused
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from isotherm.data.schema import Dataset
+    from isotherm.pinn.measure import Array, Graph
+
+PARITY_MAX = 1e-6
+
+
+def open_bundle(folder: Path, model_digest: str | None) -> Graph:
+    """Check a bundle's files against its manifest and its digest, and return its graph on one thread.
+
+    Raises `Refused` when a file is missing or altered, or when the bundle is another model.
+    """
+    from isotherm.predictor.bundle import load_graph, verify
+
+    metadata = verify(folder)
+    if model_digest is not None and metadata["model_digest"] != model_digest:
+        raise Refused(
+            f"{folder} holds model {metadata['model_digest'][:12]}, expected {model_digest[:12]}",
+            remedy="run the training of this PipelineRun again; somebody changed its workspace",
+        )
+    return load_graph(folder)
+
+
+def parity(bundle: Path, graph: Graph, points: Array) -> float:
+    """Return the largest difference of `u` and `a` between ONNX and torch, relative to each field's largest value."""
+    import numpy as np
+    import torch
+
+    module = torch.export.load(bundle / "model.pt2").module()
+    with torch.no_grad():
+        outputs = module(torch.from_numpy(points)).numpy()
+    served = graph(points)
+    names = (contract.ONNX_U, contract.ONNX_A)
+    return max(
+        float(np.max(np.abs(outputs[:, i] - served[n])) / np.max(np.abs(served[n]))) for i, n in enumerate(names)
+    )
+
+
+def require_lineage(client: MlflowClient, run_id: str, model_digest: str) -> None:
+    """Refuse a run that lacks a lineage tag or that trained another model."""
+    tags = client.get_run(run_id).data.tags
+    missing = [tag for tag in contract.LINEAGE_TAGS if not tags.get(tag)]
+    if missing:
+        raise Refused(
+            f"run {run_id} lacks lineage tag {', '.join(missing)}", remedy="train again with this catalog's pinn-train"
+        )
+    if tags[contract.TAG_MODEL_DIGEST] != model_digest:
+        raise Refused(
+            f"run {run_id} trained model {tags[contract.TAG_MODEL_DIGEST][:12]}, not {model_digest[:12]}",
+            remedy="give run-id and model-digest of the same training",
+        )
+
+
+def against_champion(graph: Graph, client: MlflowClient, env: SimpleNamespace, dataset: Dataset) -> dict[str, Any]:
+    """Evaluate the champion of the same problem on the candidate's held-out rows, paired.
+
+    Returns keys `champion` (None: there is none), `improvement` (None likewise), `same`, `misfits` (its normalised
+    misfits or None).
+    """
+    import numpy as np
+
+    from isotherm.pinn import measure
+
+    found = champions.find(client, env.model_name)
+    nothing = {
+        "champion": None,
+        "improvement": None,
+        "same": False,
+        "misfits": None,
+        "version": found.version if found else "",
+    }
+    if found is None or found.problem != dataset.problem.tag:
+        return nothing
+    if found.model_digest == env.model_digest:
+        return {
+            **nothing,
+            "champion": {"version": found.version, "model_digest": found.model_digest},
+            "improvement": 0.0,
+            "same": True,
+        }
+    with tempfile.TemporaryDirectory() as folder:
+        other = open_bundle(champions.fetch(found, Path(folder)), found.model_digest)
+        misfits = measure.normalised_misfit(other, dataset.problem, dataset.validation)
+    theirs = float(np.mean(misfits**2))
+    ours = float(np.mean(measure.normalised_misfit(graph, dataset.problem, dataset.validation) ** 2))
+    return {
+        "champion": {"version": found.version, "model_digest": found.model_digest, "misfit": theirs},
+        "improvement": gate.relative_improvement(theirs, ours),
+        "same": False,
+        "misfits": misfits,
+        "version": found.version,
+    }
+
+
+def measured(graph: Graph, bundle: Path, dataset: Dataset, training: Mapping[str, Any]) -> dict[str, float | None]:
+    """Measure everything about the candidate; `a_spread` comes from the training's own restarts."""
+    import numpy as np
+
+    from isotherm.pinn import measure
+
+    problem = dataset.problem
+    misfit = float(np.mean(measure.normalised_misfit(graph, problem, dataset.validation) ** 2))
+    return {
+        **measure.physics(graph, problem),
+        contract.VAL_MISFIT: misfit,
+        "u_rms": float(np.sqrt(misfit)) * (problem.sigma or 1.0),
+        contract.A_SPREAD: training.get("metrics", {}).get(contract.A_SPREAD),
+        **measure.truth_errors(graph, problem),
+        "onnx_parity": parity(bundle, graph, measure.heldout_points(problem, 512)),
+    }
+
+
+def draw(
+    graph: Graph, dataset: Dataset, metrics: Mapping[str, float | None], champion_misfits: Array | None, reports: Path
+) -> list[dict[str, str]]:
+    """Draw what the verdict rests on."""
+    from isotherm.pinn import measure, plots
+
+    folder = reports / "pictures"
+    ours = measure.normalised_misfit(graph, dataset.problem, dataset.validation)
+    picture = plots.misfits(folder / "heldout_misfit", ours, champion_misfits)
+    caption = f"Mean square {metrics[contract.VAL_MISFIT]:.3f} on {len(ours)} held-out measurements; 1 is noise alone."
+    return [{"title": "Held-out misfit", "file": str(picture.relative_to(reports)), "caption": caption}]
+
+
+def evaluate(env: SimpleNamespace, data: Path, model: Path, reports: Path, credentials: Path | None) -> dict[str, Any]:
+    """Do the whole evaluation and return the report; raises `Refused` where the model cannot be trusted at all."""
+    from isotherm.data import schema
+    from isotherm.registry.client import answers, connect
+
+    began = tekton.utcnow()
+    dataset, bundle = schema.load(data / env.dataset_hash), model / "bundle"
+    graph = open_bundle(bundle, env.model_digest)
+    training = tekton.read_report(reports / contract.REPORT_TRAIN) or {}
+    client = connect(env.mlflow_uri, credentials)
+    with answers(env.mlflow_uri):
+        require_lineage(client, env.run_id, env.model_digest)
+        compared = against_champion(graph, client, env, dataset)
+    metrics = measured(graph, bundle, dataset, training)
+    if not (metrics["onnx_parity"] or 0.0) <= PARITY_MAX:
+        raise Refused(
+            f"ONNX and torch differ by {metrics['onnx_parity']:.2g}, more than {PARITY_MAX:g}",
+            remedy="train again; the export lost precision",
+        )
+    explicit = {"pde_loss_max": env.pde_loss_max, "val_residual_max": env.val_residual_max}
+    checks = gate.absolute_checks(
+        metrics, gate.limits(explicit, dataset.problem.gate.model_dump()), sigma_known=dataset.problem.sigma is not None
+    )
+    verdict, reason = gate.judge(
+        checks, improvement=compared["improvement"], min_improvement=env.min_improvement, same_digest=compared["same"]
+    )
+    with answers(env.mlflow_uri):
+        client.set_tag(env.run_id, "verdict", verdict)
+        client.set_tag(env.run_id, "gate_reason", reason)
+    ended = tekton.utcnow()
+    return {
+        "task": "evaluate-metrics",
+        "started_at": tekton.rfc3339(began),
+        "finished_at": tekton.rfc3339(ended),
+        "seconds": (ended - began).total_seconds(),
+        "verdict": verdict,
+        "reason": reason,
+        "checks": [check.as_dict() for check in checks],
+        "champion": compared["champion"],
+        "champion_version": compared["version"],
+        "improvement": compared["improvement"],
+        "min_improvement": env.min_improvement,
+        "metrics": metrics,
+        "heldout_rows": len(dataset.validation.u),
+        "pictures": draw(graph, dataset, metrics, compared["misfits"], reports),
+    }
+
+
+def run() -> None:
+    """Read the inputs, evaluate, write the report, and last the results."""
+    with tekton.results(
+        verdict=contract.VERDICT_FAIL, reason="not-evaluated", champion_version="", report=""
+    ) as results:
+        env = tekton.environment(
+            dataset_hash=str, run_id=str, model_uri=str, model_digest=str, model_name=str, mlflow_uri=str,
+            pde_loss_max=float | None, val_residual_max=float | None, min_improvement=float,
+            data_dir=Path, model_dir=Path, reports_dir=Path,
+        )  # fmt: skip
+        folder = os.environ.get("MLFLOW_CREDENTIALS_DIR", "")
+        report = evaluate(env, env.data_dir, env.model_dir, env.reports_dir, Path(folder) if folder else None)
+        tekton.write_report(env.reports_dir / contract.REPORT_EVALUATION, report)
+        results.verdict, results.reason = report["verdict"], report["reason"]
+        results.champion_version, results.report = report["champion_version"], contract.REPORT_EVALUATION
+        for check in report["checks"]:
+            word = "pass" if check["passed"] else "FAIL"
+            print(f"{word}  {check['name']:<13} {check['value']!s:<24} limit {check['limit']} ({check['source']})")
+        print(f"verdict {report['verdict']}: {report['reason']}")
+
+
+def main() -> int:
+    """Run as the Task's step."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    return tekton.main(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

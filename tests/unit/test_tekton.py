@@ -1,0 +1,118 @@
+"""What every Task program relies on: typed inputs, results on every exit path, one last line, atomic files."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isotherm import tekton
+
+
+def test_inputs_are_typed_and_an_empty_optional_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MODEL_NAME": "m", "LR": "1e-3", "EPOCHS": "", "DRY_RUN": "true"}.items():
+        monkeypatch.setenv(name, value)
+    env = tekton.environment(model_name=str, lr=float, epochs=int | None, dry_run=bool)
+    assert (env.model_name, env.lr, env.epochs, env.dry_run) == ("m", 1e-3, None, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [(int, "1.5"), (float, "nan"), (float, "inf"), (float, "x"), (bool, "yes"), (int, "")]
+)
+def test_a_malformed_input_is_refused_by_the_params_name(
+    monkeypatch: pytest.MonkeyPatch, kind: type, text: str
+) -> None:
+    monkeypatch.setenv("A_REG", text)
+    with pytest.raises(tekton.BadInput, match="param a-reg"):
+        tekton.environment(a_reg=kind)
+
+
+def test_a_missing_input_names_param_and_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("A_REG", raising=False)
+    with pytest.raises(tekton.BadInput, match="A_REG") as caught:
+        tekton.environment(a_reg=float)
+    assert "param a-reg" in caught.value.line()
+
+
+def test_results_exist_after_success_and_after_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RESULT_VERDICT", str(tmp_path / "verdict"))
+    with pytest.raises(ValueError, match="stop"), tekton.results(verdict="fail"):  # noqa: PT012 (the body is the point)
+        assert (tmp_path / "verdict").read_text() == "fail"
+        raise ValueError("stop")
+    with tekton.results(verdict="fail") as results:
+        results.verdict = "pass"
+    assert (tmp_path / "verdict").read_text() == "pass"
+
+
+def test_an_undeclared_result_and_an_oversized_one_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="undeclared"), tekton.results(verdict="") as results:
+        results.verdikt = "pass"
+    with pytest.raises(RuntimeError, match="pointer"), tekton.results(verdict="x" * 3000):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (tekton.BadInput("a", remedy="b"), 2),
+        (tekton.Refused("a", remedy="b"), 3),
+        (tekton.Unavailable("a", remedy="b"), 4),
+        (RuntimeError("a\nb"), 1),
+        (OSError(30, "Read-only file system", "/x"), 1),
+    ],
+)
+def test_every_failure_ends_in_one_line_and_its_own_code(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> None:
+        raise error
+
+    assert tekton.main(run) == code
+    last = capsys.readouterr().err.rstrip("\n").splitlines()[-1]
+    assert last.startswith("error: ")
+    assert ";" in last
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://user:hunter2@host/x",
+        "password=hunter2",
+        "token: hunter2",
+        "AWS_SECRET=hunter2",
+        "Authorization: hunter2",
+    ],
+)
+def test_credentials_do_not_reach_a_log(text: str) -> None:
+    assert "hunter2" not in tekton.redact(text)
+
+
+@given(st.text(max_size=300))
+def test_redaction_never_raises_and_keeps_text_without_secrets(text: str) -> None:
+    assert isinstance(tekton.redact(text), str)
+    plain = "".join(c for c in text if c not in ":=")
+    assert tekton.redact(plain) == plain
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.json"
+    tekton.write_atomic(path, "old")
+
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="No space"):
+        tekton.write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_report_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        tekton.write_report(tmp_path / "r.json", {"x": math.nan})
+    assert tekton.read_report(tmp_path / "r.json") is None
