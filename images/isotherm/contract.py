@@ -113,17 +113,22 @@ PREDICTOR_PORT = 8080
 ENV_MODEL_VERSION = "MODEL_VERSION"
 ENV_MODEL_DIGEST = "MODEL_DIGEST"
 ENV_TRACK = "TRACK"  # the colour this pod serves
+ENV_PREDICTION_LOG_DIR = "PREDICTION_LOG_DIR"  # folder of the prediction log; empty switches it off
+ENV_HTTP_HOST = "HTTP_HOST"  # address the predictor listens on; every interface unless set
 
 METRIC_REQUESTS = "pinn_requests_total"
-METRIC_ERRORS = "pinn_errors_total"
+METRIC_ERRORS = "pinn_errors_total"  # the server's own failures (5xx)
+METRIC_REFUSED = "pinn_refused_total"  # requests refused because of what was sent (4xx)
 METRIC_LATENCY = "pinn_latency_seconds"
 METRIC_INPUTS = "pinn_inputs_total"
 METRIC_INPUTS_OOB = "pinn_inputs_oob_total"
 METRIC_OOB_RATIO = "pinn_inputs_oob_ratio"
 METRIC_RESIDUAL_MEAN = "pinn_pde_residual_mean"
 METRIC_RESIDUAL = "pinn_pde_residual"  # a summary: _sum and _count
+METRIC_BC_INPUTS = "pinn_bc_inputs_total"  # points near an edge: what pinn_bc_violations_total is a share of
 METRIC_BC_VIOLATIONS = "pinn_bc_violations_total"
 METRIC_BC_RATIO = "pinn_bcViolation_ratio"
+METRIC_LOG_DROPPED = "pinn_prediction_log_dropped_total"
 
 # --- Kubernetes -------------------------------------------------------------------------------------------------------
 PREFIX = "isotherm.dev"
