@@ -121,7 +121,7 @@ def results(**initial: str) -> Iterator[SimpleNamespace]:
     """Write every result before any work and again on every way out.
 
     Use: `with results(verdict="fail") as r: ...; r.verdict = "pass"`. Each name maps to the file that RESULT_<NAME>
-    points to; without that variable (a program run by hand) it is not written. Raises RuntimeError on an undeclared name.
+    points to; without that variable (run by hand) it is not written. Raises RuntimeError on an undeclared name.
     """
     values = SimpleNamespace(**initial)
     _write_results(vars(values))
