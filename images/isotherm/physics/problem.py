@@ -27,6 +27,7 @@ BUILTINS = ("heatinv",)  # problems whose closed forms live in `isotherm.physics
 LIMIT_BYTES = 64 * 1024
 REMEDY = "see docs/contracts.md, section `A dataset`, for the fields and their meaning"
 
+Array = NDArray[np.float64]
 Quantity = Literal["x", "y", "t", "u", "a", "f"]
 
 
@@ -107,7 +108,7 @@ class Table(_Model):
 
 
 class Prior(_Model):
-    """A positive nuisance parameter with a log-normal prior of median `value`; its logarithm has the sd `relative_sigma`."""
+    """A positive nuisance parameter with a log-normal prior: median `value`, sd of the logarithm `relative_sigma`."""
 
     value: Positive
     relative_sigma: Annotated[float, BeforeValidator(_number), Field(ge=0, le=2)]
@@ -252,21 +253,22 @@ class Problem(_Model):
         return self
 
     @classmethod
-    def load(cls, path: Path) -> Problem:
+    def load(cls, path: Path, name: str | None = None) -> Problem:
         """Read a problem from its file, or from the folder that holds `problem.yaml`.
 
-        Raises `BadInput` naming the file and the first wrong field.
+        `name` is what error messages call the file. Raises `BadInput` naming it and the first wrong field.
         """
         file = path / PROBLEM_FILE if path.is_dir() else path
+        name = name or str(file)
         try:
             if file.stat().st_size > LIMIT_BYTES:
-                raise BadInput(f"{file} is larger than {LIMIT_BYTES} bytes", remedy="a problem.yaml has some 20 lines")
+                raise BadInput(f"{name} is larger than {LIMIT_BYTES} bytes", remedy="a problem.yaml has some 20 lines")
             text = file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise BadInput(f"{file} does not exist", remedy="put a problem.yaml beside the measurements") from None
+            raise BadInput(f"{name} does not exist", remedy="put a problem.yaml beside the measurements") from None
         except UnicodeDecodeError as error:
-            raise BadInput(f"{file} is not UTF-8 text ({error.reason})", remedy="save it as UTF-8") from None
-        return cls.parse(text, str(file))
+            raise BadInput(f"{name} is not UTF-8 text ({error.reason})", remedy="save it as UTF-8") from None
+        return cls.parse(text, name)
 
     @classmethod
     def parse(cls, text: str, name: str = PROBLEM_FILE) -> Problem:
@@ -320,14 +322,15 @@ def _first_error(error: ValidationError) -> str:
     return f"field {field}: {text}{more}"
 
 
-def load_ambient(folder: Path, closure: AreaMeanClosure) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def load_ambient(folder: Path, closure: AreaMeanClosure, name: str | None = None) -> tuple[Array, Array]:
     """Read the ambient record of a closure: times (strictly increasing) and ambient values, both [n], physical units.
 
-    Raises `BadInput` naming file and row.
+    `name` is what error messages call the file. Raises `BadInput` naming it and the row.
     """
-    file = folder / closure.ambient
+    path = folder / closure.ambient
+    file = name or str(path)
     try:
-        with file.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8", newline="") as stream:
             rows = _ambient_rows(file, csv.reader(stream))
     except FileNotFoundError:
         raise BadInput(f"{file}, named by source.ambient, does not exist", remedy="add it to the dataset") from None
@@ -339,7 +342,7 @@ def load_ambient(folder: Path, closure: AreaMeanClosure) -> tuple[NDArray[np.flo
     return table[:, 0], table[:, 1]
 
 
-def _ambient_rows(file: Path, lines: Iterator[list[str]]) -> list[tuple[float, float]]:
+def _ambient_rows(file: str, lines: Iterator[list[str]]) -> list[tuple[float, float]]:
     rows: list[tuple[float, float]] = []
     if next(lines, None) != ["t", "ambient"]:
         raise BadInput(f"{file}, row 1: the header is not `t,ambient`", remedy="name the two columns t,ambient")
