@@ -26,6 +26,7 @@ import (
 
 // resource is what Tekton's webhook asks of each of its kinds.
 type resource interface {
+	metav1.ObjectMetaAccessor
 	SetDefaults(ctx context.Context)
 	Validate(ctx context.Context) *apis.FieldError
 }
@@ -62,10 +63,14 @@ func check(schemas crds, document []byte) []string {
 	if object == nil {
 		return []string{fmt.Sprintf("kind %s is none of Task, Pipeline, PipelineRun", meta.Kind)}
 	}
-	if err := yaml.UnmarshalStrict(document, object); err != nil {
-		return []string{err.Error()}
-	}
 	complaints := schemas.check(meta.Kind, document)
+	if err := yaml.UnmarshalStrict(document, object); err != nil {
+		return append(complaints, err.Error())
+	}
+	// The API server makes up the name before it asks validating webhooks.
+	if name := object.GetObjectMeta(); name.GetName() == "" && name.GetGenerateName() != "" {
+		name.SetName(name.GetGenerateName() + "00000")
+	}
 	ctx := apis.WithinCreate(context.Background())
 	object.SetDefaults(ctx)
 	if err := object.Validate(ctx); err != nil {
