@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,8 +13,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from isotherm import contract
 
 START_SECONDS = 120
 
@@ -60,6 +64,40 @@ def stop(server: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
+
+
+def log_model(
+    url: str, folder: Path, digest: str, *, tags: dict[str, str] | None = None, metadata: dict[str, Any] | None = None
+) -> tuple[str, str]:
+    """Log a run with all lineage tags and a model without weights; return its URI and the run's id.
+
+    `tags` and `metadata` (of model.json) replace what a training would write; a tag of "" is left out.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient(url)
+    lineage = {tag: f"{tag} of {digest[:6]}" for tag in contract.LINEAGE_TAGS} | {contract.TAG_MODEL_DIGEST: digest}
+    lineage |= {contract.TAG_PROBLEM: f"heatinv:{contract.EQUATION}"} | (tags or {})
+    run = client.create_run("0", tags={name: value for name, value in lineage.items() if value})
+    client.log_metric(run.info.run_id, contract.PDE_LOSS, 2.5e-4)
+    logged = client.create_logged_model(
+        "0", name="model", source_run_id=run.info.run_id, tags={contract.TAG_MODEL_DIGEST: digest}
+    )
+    model: dict[str, Any] = {
+        "model_digest": digest,
+        "domain": {"x": [-1, 1], "y": [-1, 1], "t": [0, 1]},
+        "units": {"u": "1"},
+    }
+    extra = folder / logged.model_id / "extra_files"
+    extra.mkdir(parents=True)
+    (extra / contract.MODEL_METADATA).write_text(
+        json.dumps({**model, "signature": {"inputs": "points"}, **(metadata or {})})
+    )
+    (extra.parent / "MLmodel").write_text(f"artifact_path: model\nmodel_id: {logged.model_id}\nflavors: {{}}\n")
+    client.log_model_artifacts(logged.model_id, str(extra.parent))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.set_terminated(run.info.run_id)
+    return f"models:/{logged.model_id}", run.info.run_id
 
 
 @pytest.fixture(scope="session")

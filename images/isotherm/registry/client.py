@@ -40,6 +40,7 @@ def connect(uri: str, credentials_dir: Path | None = None) -> MlflowClient:
     deadline = _deadline_seconds()
     os.environ.update(_credentials(credentials_dir))
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported: measurements stay here
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.update({_REPEATS: "0", _TIMEOUT: str(max(1, math.ceil(deadline / 6)))})
 
     import mlflow
@@ -71,6 +72,18 @@ def answers(uri: str) -> Iterator[None]:
         if error.get_http_status_code() in (401, 403):
             raise _refused(uri, error) from error
         raise
+
+
+def download(client: MlflowClient, model_uri: str, path: str, folder: Path) -> Path:
+    """Download `path` (a file or a folder, such as `extra_files`) of logged model `models:/m-...` under `folder`.
+
+    MLflow's own `models:/m-.../path` is read as a stage of a registered model, hence the detour by the model's place.
+    Returns the local path. Raises what MLflow and the artifact store raise.
+    """
+    import mlflow.artifacts
+
+    place = client.get_logged_model(model_uri.removeprefix("models:/")).artifact_location
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{place}/{path}", dst_path=str(folder)))
 
 
 @contextmanager

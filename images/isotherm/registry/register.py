@@ -1,0 +1,173 @@
+"""Register a trained model once per content digest, or name a registered one champion.
+
+Reads   ALIAS (challenger: register; champion: promote), MODEL_NAME, MODEL_DIGEST, MLFLOW_URI, PIPELINE_RUN,
+        MLFLOW_CREDENTIALS_DIR (may be empty); to register: MODEL_URI (models:/m-...), RUN_ID and, where it is there,
+        evaluation.json in REPORTS_DIR; to promote: EXPECTED_CHAMPION, the version that the model was judged against
+        (empty: none; `any`: no comparison, for a rollback)
+Writes  the version with lineage tags, stage, model card and alias; registration.json or promotion.json
+Results model-version, semver, model-digest, outcome (created, reused, moved, unchanged); empty on failure
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from isotherm import contract, tekton
+from isotherm.registry import versions
+from isotherm.registry.card import model_card
+from isotherm.registry.client import answers, connect, download, no_answer
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_MODEL_URI = re.compile(r"models:/(m-[A-Za-z0-9]+)")
+_RETRAIN = "train again with this catalog's pinn-train, which writes it"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A logged model that may be registered: its lineage tags are complete and its digest is the one asked for."""
+
+    model_id: str
+    run_id: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    model: dict[str, Any]
+
+
+def candidate(client: MlflowClient, model_uri: str, model_digest: str, run_id: str) -> Candidate:
+    """Read the logged model and its run, and check what they say about themselves against what was asked for.
+
+    Raises `tekton.Refused` on a model that is absent or unfinished, of another run, of another digest (in a tag or in
+    its own model.json), or whose run lacks a lineage tag.
+    """
+    from mlflow.exceptions import MlflowException
+
+    matched = _MODEL_URI.fullmatch(model_uri)
+    if not matched:
+        raise tekton.BadInput(f"param model-uri is {model_uri[:80]!r}", remedy="give result model-uri of pinn-train")
+    try:
+        logged, run = client.get_logged_model(matched[1]), client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise tekton.Refused(
+            f"MLflow does not know {model_uri} or run {run_id[:40]!r}", remedy="train again"
+        ) from error
+    if str(logged.status) != "READY":
+        raise tekton.Refused(f"logged model {model_uri} is {logged.status}, not READY", remedy="train again")
+    if logged.source_run_id not in (None, "", run_id):
+        raise tekton.Refused(f"{model_uri} belongs to run {logged.source_run_id}, not {run_id}", remedy="pass that run")
+    missing = [tag for tag in contract.LINEAGE_TAGS if not run.data.tags.get(tag)]
+    if missing:
+        raise tekton.Refused(f"run {run_id} lacks lineage tag {', '.join(missing)}", remedy=_RETRAIN)
+    model = _metadata(client, model_uri)
+    for where, digest in (
+        ("its run's tag", run.data.tags[contract.TAG_MODEL_DIGEST]),
+        ("its own tag", logged.tags.get(contract.TAG_MODEL_DIGEST, model_digest)),
+        (contract.MODEL_METADATA, model.get("model_digest")),
+    ):
+        if digest != model_digest:
+            raise tekton.Refused(
+                f"{model_uri} is another model: {where} says digest {str(digest)[:12]}, not {model_digest[:12]}",
+                remedy="pass model-uri and model-digest of one training",
+            )
+    tags = {tag: run.data.tags[tag] for tag in contract.LINEAGE_TAGS}
+    return Candidate(matched[1], run_id, tags, dict(run.data.metrics), model)
+
+
+def _metadata(client: MlflowClient, model_uri: str) -> dict[str, Any]:
+    """Read model.json from the logged model's extra files; needs the artifact store, not only the database."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = download(client, model_uri, f"extra_files/{contract.MODEL_METADATA}", Path(folder))
+            model = json.loads(file.read_text("utf-8"))
+    except (MlflowException, OSError, ValueError) as error:
+        if no_answer(error):
+            raise
+        what = f"{model_uri} carries no readable {contract.MODEL_METADATA} ({error})"
+        raise tekton.Refused(what, remedy=_RETRAIN) from error
+    if not isinstance(model, dict):
+        raise tekton.Refused(f"{contract.MODEL_METADATA} of {model_uri} is no JSON object", remedy=_RETRAIN)
+    return model
+
+
+def run(env: SimpleNamespace, credentials: Path | None, evaluation: Mapping[str, Any] | None) -> versions.Registered:
+    """Register or promote; `env` holds the params by name."""
+    _check_params(env)
+    client = connect(env.mlflow_uri, credentials)
+    with answers(env.mlflow_uri):
+        if env.alias == contract.ALIAS_CHAMPION:
+            return versions.promote(client, env.model_name, env.model_digest, env.expected_champion)
+        found = candidate(client, env.model_uri, env.model_digest, env.run_id)
+        tags = {**found.tags, contract.TAG_PIPELINE_RUN: env.pipeline_run}
+        card = model_card(env.model_name, env.run_id, found.tags, found.metrics, found.model, evaluation)
+        return versions.register(client, env.model_name, found.model_id, tags=tags, description=card)
+
+
+def _check_params(env: SimpleNamespace) -> None:
+    if env.alias not in (contract.ALIAS_CHALLENGER, contract.ALIAS_CHAMPION):
+        raise tekton.BadInput(f"param alias is {env.alias[:40]!r}", remedy="give challenger or champion")
+    if not _NAME.fullmatch(env.model_name):
+        raise tekton.BadInput(f"param model-name is {env.model_name[:60]!r}", remedy="use letters, digits, . _ and -")
+    if not _DIGEST.fullmatch(env.model_digest):
+        raise tekton.BadInput(f"param model-digest is {env.model_digest[:70]!r}", remedy="give 64 hexadecimal digits")
+
+
+def _report(env: SimpleNamespace, done: versions.Registered, began: datetime, seconds: float) -> dict[str, Any]:
+    return {
+        "task": "mlflow-register",
+        "started_at": tekton.rfc3339(began),
+        "finished_at": tekton.rfc3339(tekton.utcnow()),
+        "seconds": round(seconds, 3),
+        "model_name": env.model_name,
+        "model_version": done.version,
+        "semver": contract.semver(done.version),
+        "model_digest": env.model_digest,
+        "alias": env.alias,
+        "outcome": done.outcome,
+        "previous_champion": done.previous_champion,
+    }
+
+
+def main() -> int:
+    """Run as the Task's step."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+
+    def step() -> None:
+        with tekton.results(model_version="", semver="", model_digest="", outcome="") as results:
+            env = tekton.environment(
+                alias=str, model_name=str, model_uri=str, model_digest=str, run_id=str, expected_champion=str,
+                mlflow_uri=str, pipeline_run=str, reports_dir=Path, mlflow_credentials_dir=str,
+            )  # fmt: skip
+            began, clock = tekton.utcnow(), time.monotonic()
+            promoting = env.alias == contract.ALIAS_CHAMPION
+            evaluation = None if promoting else tekton.read_report(env.reports_dir / contract.REPORT_EVALUATION)
+            credentials = Path(env.mlflow_credentials_dir) if env.mlflow_credentials_dir else None
+            done = run(env, credentials, evaluation)
+            report = _report(env, done, began, time.monotonic() - clock)
+            name = contract.REPORT_PROMOTION if promoting else contract.REPORT_REGISTRATION
+            tekton.write_report(env.reports_dir / name, report)
+            results.model_version, results.semver = done.version, report["semver"]
+            results.model_digest, results.outcome = env.model_digest, done.outcome
+            print(f"{env.model_name} version {done.version}: {env.alias} ({done.outcome})")
+
+    return tekton.main(step)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
