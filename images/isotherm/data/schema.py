@@ -188,16 +188,12 @@ def _check_companions(folder: Path, label: str, problem: Problem, batch: Batch) 
             what = f"{name}, column t: covers {t[0]:g} to {t[-1]:g}, the measurements {span}"
             raise BadInput(what, remedy="give the ambient over the whole measurement")
     if isinstance(problem.source, Table):
-        load_source_table(folder, problem.source, f"{label}/{problem.source.file}")
+        _check_source_table(folder / problem.source.file, f"{label}/{problem.source.file}")
 
 
-def load_source_table(folder: Path, source: Table, name: str | None = None) -> tuple[Array, Array, Array, Array]:
-    """Read a tabulated source: axes x [nx], y [ny], t [nt], each increasing, and f [nx, ny, nt], physical units.
-
-    Raises `BadInput` where the rows are not exactly one per point of a full grid.
-    """
-    file = name or str(folder / source.file)
-    values = columns.read_source(folder / source.file, file)
+def _check_source_table(path: Path, file: str) -> None:
+    """Refuse a tabulated source whose rows are not exactly one per point of a full grid."""
+    values = columns.read_source(path, file)
     axes = [np.unique(values[axis]) for axis in ("x", "y", "t")]
     shape = tuple(axis.size for axis in axes)
     index = [np.searchsorted(axis, values[q]) for axis, q in zip(axes, ("x", "y", "t"), strict=True)]
@@ -207,9 +203,6 @@ def load_source_table(folder: Path, source: Table, name: str | None = None) -> t
             f"{file}: {flat.size} rows are not the full grid of {shape[0]} x {shape[1]} x {shape[2]} points (x, y, t)"
         )
         raise BadInput(what, remedy="give f once at every point of a grid with two values or more on each axis")
-    f = np.empty(flat.size)
-    f[flat] = values["f"]
-    return axes[0], axes[1], axes[2], f.reshape(shape)
 
 
 def describe(dataset: Dataset) -> str:

@@ -1,0 +1,186 @@
+"""Fetch a dataset by git revision and DVC hash, prove every byte, and hand it on (Task dvc-fetch).
+
+Reads   REPO_URL, REVISION, DATA_PATH   data repository, branch, tag or commit, the dataset's folder in it
+        REMOTE_URL                      another DVC remote than the repository's default (empty: the default)
+        DATA_DIR, REPORTS_DIR           workspaces; DVC_CREDENTIALS_DIR and GIT_CREDENTIALS_DIR are optional
+Writes  DATA_DIR/<dataset_hash>/        the dataset, once, with dataset.json; REPORTS_DIR/fetch-data.json
+Results dataset-hash, data-version, data-git-sha
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from isotherm import contract, tekton
+
+if TYPE_CHECKING:
+    from isotherm.data import store
+
+T = TypeVar("T")
+
+ATTEMPTS = 4
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to fetch; the two credential folders hold keys of mounted Secrets."""
+
+    repo_url: str
+    revision: str
+    data_path: str
+    remote_url: str = ""
+    git_credentials: Path | None = None
+    dvc_credentials: Path | None = None
+
+
+def patiently(action: Callable[[], T], attempts: int) -> T:
+    """Try again after about 1, 2, 4 s while a service is unavailable, then raise what it raised."""
+    import tenacity
+
+    def say(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        why = error.what if isinstance(error, tekton.TaskError) else error
+        wait = state.next_action.sleep if state.next_action else 0.0
+        print(f"attempt {state.attempt_number} of {attempts}: {why}; again in {wait:.1f} s", flush=True)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(tekton.Unavailable),
+        stop=tenacity.stop_after_attempt(attempts),
+        wait=tenacity.wait_exponential_jitter(initial=1, max=15, jitter=0.5),
+        before_sleep=say,
+        reraise=True,
+    )
+    result: T = retrying(action)
+    return result
+
+
+def fetch(request: Request, data: Path, attempts: int = ATTEMPTS) -> store.DatasetRecord:
+    """Bring the dataset to `<data>/<dataset_hash>` and return its record, with this request's commit and path.
+
+    A dataset that is there, complete and intact, is reused without asking the remote; the same call may be repeated
+    or run twice at once. Raises `BadInput`, `Refused` or `Unavailable`; what is half done never shows.
+    """
+    from isotherm.data import remote, repository, store
+
+    with tempfile.TemporaryDirectory(prefix="isotherm-fetch-") as temporary, store.preparing(data) as partial:
+        scratch = Path(temporary)
+        snapshot = patiently(
+            lambda: repository.fetch(request.repo_url, request.revision, scratch, request.git_credentials), attempts
+        )
+        out = remote.find_out(snapshot, request.data_path)
+        print(f"{request.data_path} at {snapshot.commit[:12]}: dataset {out.dataset_hash}", flush=True)
+        kept = stored(data, out.dataset_hash)
+        if kept:
+            print(f"{out.dataset_hash} is here already, verified: {len(kept.files)} files", flush=True)
+            return kept.model_copy(update={"data_git_sha": snapshot.commit, "data_path": request.data_path})
+        where = remote.find_remote(snapshot, out, request.repo_url, request.remote_url)
+        check_space(partial, out.size)
+        environment = repository.clean_environment(scratch / "home")
+        environment |= remote.credentials_environment(request.dvc_credentials)
+        with remote.only_environment(environment):
+            entries, cache = patiently(lambda: remote.transfer(out, where, partial), attempts)
+        staged = partial / out.dataset_hash
+        record = stage(entries, cache, staged, request, snapshot.commit, out.dataset_hash, where.url)
+        store.hand_over(staged, data, record)
+    return record
+
+
+def stored(data: Path, dataset_hash: str) -> store.DatasetRecord | None:
+    """Return the record of a dataset that is already there and intact; None where it must be fetched."""
+    from isotherm.data import store
+
+    folder = store.place(data, dataset_hash)
+    if not folder.exists():
+        return None
+    try:
+        return store.verify(folder)
+    except tekton.Refused as error:
+        print(f"not reusing what is there: {error.what}", flush=True)
+        return None
+
+
+def check_space(folder: Path, size: int | None) -> None:
+    """Refuse before the transfer what cannot fit: the objects and their verified copies.
+
+    Raises `BadInput` naming both figures.
+    """
+    free = shutil.disk_usage(folder).free
+    if size and 2 * size > free:
+        what = f"the dataset needs {2 * size / 1e6:.0f} MB for a moment, workspace data has {free / 1e6:.0f} MB free"
+        raise tekton.BadInput(what, remedy="enlarge the volume or remove old datasets")
+
+
+def stage(
+    entries: Sequence[store.Entry],
+    cache: Path,
+    staged: Path,
+    request: Request,
+    commit: str,
+    dataset_hash: str,
+    url: str,
+) -> store.DatasetRecord:
+    """Copy every file with its md5 proved, then read the whole as a dataset: bad measurements stop here."""
+    from isotherm.data import schema, store
+
+    files = [store.copy_verified(cache / e.md5[:2] / e.md5[2:], staged / e.relpath, e.md5, e.relpath) for e in entries]
+    print(f"{len(files)} files, {sum(file.size for file in files) / 1e6:.1f} MB, md5 of each verified", flush=True)
+    dataset = schema.load(staged, request.data_path)
+    print(schema.describe(dataset), flush=True)
+    return store.DatasetRecord(
+        dataset_hash=dataset_hash,
+        data_version=contract.data_version(dataset_hash),
+        data_git_sha=commit,
+        data_path=request.data_path,
+        remote=tekton.redact(url),
+        rows=dataset.measured,
+        files=sorted(files, key=lambda file: file.path),
+    )
+
+
+def run() -> None:
+    """Read the Task's inputs, fetch, and leave results and report."""
+    optional_folder: Any = Path | None
+    env = tekton.environment(
+        repo_url=str,
+        revision=str,
+        data_path=str,
+        remote_url=str,
+        data_dir=Path,
+        reports_dir=Path,
+        dvc_credentials_dir=optional_folder,
+        git_credentials_dir=optional_folder,
+    )
+    request = Request(
+        env.repo_url, env.revision, env.data_path, env.remote_url, env.git_credentials_dir, env.dvc_credentials_dir
+    )
+    started = tekton.utcnow()
+    clock = time.monotonic()
+    with tekton.results(dataset_hash="", data_version="", data_git_sha="") as results:
+        record = fetch(request, env.data_dir)
+        results.dataset_hash, results.data_version = record.dataset_hash, record.data_version
+        results.data_git_sha = record.data_git_sha
+        report = {
+            "task": "dvc-fetch",
+            "started_at": tekton.rfc3339(started),
+            "finished_at": tekton.rfc3339(tekton.utcnow()),
+            "seconds": round(time.monotonic() - clock, 3),
+        }
+        tekton.write_report(env.reports_dir / contract.REPORT_FETCH, {**report, **record.model_dump(mode="json")})
+
+
+def main() -> int:
+    """Run the program; its inputs come from the environment."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    return tekton.main(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
