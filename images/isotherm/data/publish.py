@@ -26,6 +26,8 @@ def publish(folder: Path, repo: Path, remote: str, data_path: str, message: str)
 
     Raises `BadInput` for a folder that is no dataset, holds a symlink or lies inside the repository.
     """
+    from dvc.logger import set_loggers_level
+
     from isotherm.data import schema
     from isotherm.data.remote import check_data_path
 
@@ -36,9 +38,10 @@ def publish(folder: Path, repo: Path, remote: str, data_path: str, message: str)
     if folder.resolve().is_relative_to(repo.resolve()):
         raise tekton.BadInput(f"{folder} lies inside {repo}", remedy="give a folder outside, it is copied in")
     print(schema.describe(schema.load(folder)), flush=True)
-    _initialise(repo, remote)
-    _copy(folder, repo / data_path)
-    _track(repo, data_path)
+    with set_loggers_level(logging.WARNING):  # DVC's advice on what to type next is for those who run it by hand
+        _initialise(repo, remote)
+        _copy(folder, repo / data_path)
+        _track(repo, data_path)
     # Only what belongs to this dataset: somebody may be working in the repository.
     wanted = [
         ".dvc/config",
@@ -73,10 +76,8 @@ def _identity(repo: Path) -> list[str]:
 
 def _initialise(repo: Path, remote: str) -> None:
     """Make the git and DVC repository where there is none, and name its default remote."""
-    from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
-    set_loggers_level(logging.WARNING)  # DVC's advice on what to type next is for those who run it by hand
     repo.mkdir(parents=True, exist_ok=True)
     if not (repo / ".git").exists():
         git(repo, "init", "--quiet", "--initial-branch=main")
