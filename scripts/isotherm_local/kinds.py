@@ -1,0 +1,265 @@
+"""The kinds that the embedded API serves: where they live, what a client may do with them, and what makes one invalid.
+
+Inputs and outputs: none; a table and pure functions on objects as JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+Cause = tuple[str, str]  # field, what is wrong with it
+
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+DNS_SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+MAX_ALTERNATE_BACKENDS = 3
+MAX_WEIGHT = 256
+
+
+def _mapping(parent: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """Read a nested mapping; anything else counts as empty, as the caller names what it misses."""
+    value = parent.get(field)
+    return value if isinstance(value, dict) else {}
+
+
+def _text_map(where: str, value: object) -> list[Cause]:
+    if value is None or (isinstance(value, dict) and all(isinstance(v, str) for v in value.values())):
+        return []
+    return [(where, "must map names to texts")]
+
+
+def _port(where: str, value: object) -> list[Cause]:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
+        return []
+    return [(where, f"Invalid value: {value!r}: must be between 1 and 65535")]
+
+
+def _backend(where: str, backend: object) -> list[Cause]:
+    """Check one target of a Route."""
+    if not isinstance(backend, dict):
+        return [(where, "Required value: names the Service that gets the traffic")]
+    causes = []
+    if backend.get("kind", "Service") != "Service":
+        causes.append((f"{where}.kind", f'Unsupported value: {backend["kind"]!r}: supported values: "Service"'))
+    if not isinstance(backend.get("name"), str) or not backend["name"]:
+        causes.append((f"{where}.name", "Required value"))
+    weight = backend.get("weight")
+    if weight is not None and (
+        isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= MAX_WEIGHT
+    ):
+        causes.append((f"{where}.weight", f"Invalid value: {weight!r}: must be between 0 and {MAX_WEIGHT}"))
+    return causes
+
+
+def _check_route(route: Object) -> list[Cause]:
+    spec = _mapping(route, "spec")
+    causes = _backend("spec.to", spec.get("to"))
+    alternates = spec.get("alternateBackends") or []
+    if not isinstance(alternates, list) or len(alternates) > MAX_ALTERNATE_BACKENDS:
+        return [*causes, ("spec.alternateBackends", f"must be a list of at most {MAX_ALTERNATE_BACKENDS} backends")]
+    for index, backend in enumerate(alternates):
+        causes += _backend(f"spec.alternateBackends[{index}]", backend)
+    host = spec.get("host")
+    if host and not (isinstance(host, str) and DNS_SUBDOMAIN.fullmatch(host)):
+        causes.append(("spec.host", f"Invalid value: {host!r}: must be a lower-case DNS name"))
+    if spec.get("path"):
+        causes.append(("spec.path", "the local router carries whole hosts only"))
+    termination = _mapping(spec, "tls").get("termination", "edge")
+    if termination != "edge":
+        causes.append(
+            (
+                "spec.tls.termination",
+                f"{termination!r}: the local router supports edge only (and serves it as plain HTTP)",
+            )
+        )
+    return causes
+
+
+def _default_route(route: Object) -> None:
+    spec, metadata = route["spec"], route["metadata"]
+    for backend in [spec["to"], *(spec.get("alternateBackends") or [])]:
+        backend.setdefault("kind", "Service")
+        if backend.get("weight") is None:
+            backend["weight"] = 100
+    spec.setdefault("wildcardPolicy", "None")
+    if not spec.get("host"):
+        spec["host"] = f"{metadata['name']}-{metadata['namespace']}.apps.localhost"
+
+
+def _check_service(service: Object) -> list[Cause]:
+    spec = _mapping(service, "spec")
+    causes = _text_map("spec.selector", spec.get("selector"))
+    if spec.get("type", "ClusterIP") != "ClusterIP":
+        causes.append(("spec.type", 'Unsupported value: supported values on the local target: "ClusterIP"'))
+    ports = spec.get("ports")
+    if not isinstance(ports, list) or not ports:
+        return [*causes, ("spec.ports", "Required value")]
+    for index, port in enumerate(ports):
+        if not isinstance(port, dict):
+            causes.append((f"spec.ports[{index}]", "must be an object"))
+            continue
+        causes += _port(f"spec.ports[{index}].port", port.get("port"))
+        if len(ports) > 1 and not port.get("name"):
+            causes.append((f"spec.ports[{index}].name", "Required value: with more than one port each needs a name"))
+        if isinstance(port.get("targetPort"), int):
+            causes += _port(f"spec.ports[{index}].targetPort", port["targetPort"])
+    return causes
+
+
+def _default_service(service: Object) -> None:
+    spec = service["spec"]
+    spec.setdefault("type", "ClusterIP")
+    for port in spec["ports"]:
+        port.setdefault("protocol", "TCP")
+        port.setdefault("targetPort", port["port"])
+
+
+def _check_config_map(config_map: Object) -> list[Cause]:
+    return _text_map("data", config_map.get("data"))
+
+
+def _check_event(event: Object) -> list[Cause]:
+    involved = _mapping(event, "involvedObject")
+    if not involved:
+        return [("involvedObject", "Required value")]
+    if involved.get("namespace") != event["metadata"]["namespace"]:
+        return [
+            (
+                "involvedObject.namespace",
+                f"Invalid value: {involved.get('namespace')!r}: does not match event.namespace",
+            )
+        ]
+    return []
+
+
+def _check_lease(lease: Object) -> list[Cause]:
+    causes = []
+    for field in ("leaseDurationSeconds", "leaseTransitions"):
+        value = _mapping(lease, "spec").get(field)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            causes.append((f"spec.{field}", f"Invalid value: {value!r}: must be a whole number, 0 or more"))
+    return causes
+
+
+def _check_inference_service(service: Object) -> list[Cause]:
+    spec = _mapping(service, "spec")
+    predictor = _mapping(spec, "predictor")
+    if not predictor:
+        return [("spec.predictor", "Required value")]
+    causes = [
+        (f"spec.{name}", "not supported by the local target")
+        for name in ("transformer", "explainer", "canary")
+        if spec.get(name)
+    ]
+    model = _mapping(predictor, "model")
+    if not model:
+        return [*causes, ("spec.predictor.model", "Required value: the local target serves the `model` form only")]
+    if not _mapping(model, "modelFormat").get("name"):
+        causes.append(("spec.predictor.model.modelFormat.name", "Required value"))
+    replicas = predictor.get("minReplicas", 1)
+    if isinstance(replicas, bool) or not isinstance(replicas, int) or not 0 <= replicas <= 16:
+        causes.append(
+            ("spec.predictor.minReplicas", f"Invalid value: {replicas!r}: the local target starts 0 to 16 processes")
+        )
+    return causes
+
+
+def _check_serving_runtime(runtime: Object) -> list[Cause]:
+    containers = _mapping(runtime, "spec").get("containers")
+    if not isinstance(containers, list) or not containers:
+        return [("spec.containers", "Required value")]
+    causes = []
+    for index, container in enumerate(containers):
+        for field in ("name", "image"):
+            if not isinstance(container, dict) or not isinstance(container.get(field), str):
+                causes.append((f"spec.containers[{index}].{field}", "Required value"))
+    return causes
+
+
+def _no_check(_: Object) -> list[Cause]:
+    return []
+
+
+def _no_default(_: Object) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One served kind: `writable` is false where only controllers write, `generation` counts changes of `spec`."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    check: Callable[[Object], list[Cause]] = _no_check
+    default: Callable[[Object], None] = _no_default
+    writable: bool = True
+    generation: bool = False
+    has_status: bool = False
+    short_names: tuple[str, ...] = ()
+
+    @property
+    def api_version(self) -> str:
+        """The `apiVersion` of its objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def resource(self) -> str:
+        """The name that error messages use, `routes.route.openshift.io`."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def qualified(self) -> str:
+        """The kind with its group, `Route.route.openshift.io`."""
+        return f"{self.kind}.{self.group}" if self.group else self.kind
+
+
+CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap", _check_config_map, short_names=("cm",))
+EVENT = Kind("", "v1", "events", "Event", _check_event, short_names=("ev",))
+SERVICE = Kind("", "v1", "services", "Service", _check_service, _default_service, has_status=True, short_names=("svc",))
+LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease", _check_lease)
+DEPLOYMENT = Kind(
+    "apps", "v1", "deployments", "Deployment", writable=False, generation=True, has_status=True, short_names=("deploy",)
+)
+ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", writable=False, generation=True)
+ROUTE = Kind(
+    "route.openshift.io", "v1", "routes", "Route", _check_route, _default_route, generation=True, has_status=True
+)
+INFERENCE_SERVICE = Kind(
+    "serving.kserve.io",
+    "v1beta1",
+    "inferenceservices",
+    "InferenceService",
+    _check_inference_service,
+    generation=True,
+    has_status=True,
+    short_names=("isvc",),
+)
+SERVING_RUNTIME = Kind(
+    "serving.kserve.io", "v1alpha1", "servingruntimes", "ServingRuntime", _check_serving_runtime, generation=True
+)
+KINDS = (
+    CONFIG_MAP,
+    EVENT,
+    SERVICE,
+    LEASE,
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    ROUTE,
+    INFERENCE_SERVICE,
+    SERVING_RUNTIME,
+)
+
+
+def find(group: str, version: str, plural: str) -> Kind | None:
+    """Find the kind that a REST path names; None where the local target does not serve it."""
+    return next((k for k in KINDS if (k.group, k.version, k.plural) == (group, version, plural)), None)
+
+
+def served() -> str:
+    """Name what is served, for error messages."""
+    return ", ".join(f"{kind.kind} ({kind.api_version})" for kind in KINDS)
