@@ -1,0 +1,166 @@
+"""Whether a colour is ready: the expected pod template is rolled out and every endpoint answers with the expected
+digest.
+
+Reads   Deployment `<isvc>-predictor`, InferenceService status (for the reason only: its condition can be stale),
+        EndpointSlices, and
+        `GET /v2/models/<name>` of each endpoint
+Writes  nothing
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from isotherm import contract, tekton
+from isotherm.deploy import kube, render
+
+SERVICE_LABEL = "kubernetes.io/service-name"
+POLL_SECONDS = 0.5
+SAY_EVERY_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+MODEL_PATH = f"/v2/models/{contract.SERVED_MODEL_NAME}"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One address that takes requests."""
+
+    address: str
+    port: int
+    ready: bool
+
+    @property
+    def url(self) -> str:
+        """Base URL, with an IPv6 address in brackets."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{self.port}"
+
+
+def endpoints(cluster: kube.Cluster, service: str) -> list[Endpoint]:
+    """List a Service's endpoints as its EndpointSlices give them, those that are terminating left out."""
+    slices = cluster.list(kube.ENDPOINT_SLICE, f"{SERVICE_LABEL}={service}")
+    return sorted({endpoint for one in slices for endpoint in _of_slice(one)}, key=lambda e: (e.address, e.port))
+
+
+def _of_slice(one: kube.Object) -> list[Endpoint]:
+    ports = one.get("ports") or []
+    if not ports:
+        return []
+    port = next((p["port"] for p in ports if p.get("name") == "http"), ports[0]["port"])
+    found = []
+    for entry in one.get("endpoints") or []:
+        conditions = entry.get("conditions") or {}
+        if not conditions.get("terminating"):
+            # A missing `ready` means ready (Kubernetes API, EndpointConditions).
+            found += [Endpoint(a, port, conditions.get("ready") is not False) for a in entry.get("addresses") or []]
+    return found
+
+
+def missing_from_rollout(deployment: kube.Object | None, digest: str) -> str:
+    """Say what a Deployment still lacks; empty when the pod template with this digest is rolled out whole."""
+    if deployment is None:
+        return "KServe has not made the Deployment yet"
+    spec, status = deployment["spec"], deployment.get("status") or {}
+    served = _digest_of_template(spec)
+    if served != digest:
+        return f"the pod template carries digest {served[:12] or '(none)'}, not {digest[:12]}"
+    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 1):
+        return "the Deployment's controller has not seen its newest version"
+    wanted = spec.get("replicas", 1)
+    if wanted < 1:
+        return "the Deployment is scaled to 0"
+    counts = {name: status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas")}
+    if any(count != wanted for count in counts.values()):
+        return (
+            f"{counts['readyReplicas']} of {wanted} pods ready, {counts['updatedReplicas']} of them new, "
+            f"{counts['replicas']} in all"
+        )
+    return ""
+
+
+def _digest_of_template(spec: kube.Object) -> str:
+    for container in spec.get("template", {}).get("spec", {}).get("containers", []):
+        for variable in container.get("env") or []:
+            if variable.get("name") == contract.ENV_MODEL_DIGEST:
+                return str(variable.get("value", ""))
+    return ""
+
+
+def complaints(deployment: kube.Object | None, inference_service: kube.Object | None) -> str:
+    """The cluster's own words on why pods do not start: last load failure, then conditions that are False."""
+    status = (inference_service or {}).get("status") or {}
+    failure = (status.get("modelStatus") or {}).get("lastFailureInfo") or {}
+    texts = [failure.get("message") or failure.get("reason") or ""]
+    for holder in (deployment or {}, inference_service or {}):
+        for condition in (holder.get("status") or {}).get("conditions") or []:
+            failed = condition.get("status") == "False" or (
+                condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
+            )
+            if failed:
+                texts.append(condition.get("message") or condition.get("reason") or "")
+    unique = list(dict.fromkeys(" ".join(text.split()) for text in texts if text))
+    return "; ".join(unique)[:600]
+
+
+def unready_endpoints(found: Sequence[Endpoint], digest: str) -> str:
+    """Ask every endpoint which model it serves; say which one does not answer with this digest, or empty."""
+    import httpx
+
+    if not found:
+        return "the Service has no endpoints"
+    with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False) as client:
+        for endpoint in found:
+            if not endpoint.ready:
+                return f"endpoint {endpoint.url} is not ready"
+            try:
+                answer = client.get(endpoint.url + MODEL_PATH)
+            except httpx.HTTPError as error:
+                return f"endpoint {endpoint.url} does not answer ({error or type(error).__name__})"
+            served = answer.headers.get(contract.HEADER_MODEL_DIGEST, "")
+            if answer.status_code != 200 or served != digest:
+                return f"endpoint {endpoint.url} answers {answer.status_code} with digest {served[:12] or '(none)'}"
+    return ""
+
+
+def state(cluster: kube.Cluster, inference_service: str, service: str, digest: str) -> str:
+    """Say what a colour still lacks to be ready with this digest; empty when it is ready."""
+    deployment = cluster.get(kube.DEPLOYMENT, render.predictor_name(inference_service))
+    lacking = missing_from_rollout(deployment, digest)
+    if not lacking:
+        lacking = unready_endpoints(endpoints(cluster, service), digest)
+    if not lacking:
+        return ""
+    reason = complaints(deployment, cluster.get(kube.INFERENCE_SERVICE, inference_service))
+    return f"{lacking} ({reason})" if reason else lacking
+
+
+def wait(
+    cluster: kube.Cluster,
+    inference_service: str,
+    service: str,
+    digest: str,
+    timeout_seconds: float,
+    say: Callable[[str], None],
+) -> float:
+    """Wait until the colour is ready; return how long it took, s.
+
+    Raises `tekton.Unavailable` with the last reason when the time is over.
+    """
+    start, said, said_at = time.monotonic(), "", 0.0
+    while True:
+        lacking = state(cluster, inference_service, service, digest)
+        waited = time.monotonic() - start
+        if not lacking:
+            return waited
+        if waited >= timeout_seconds:
+            raise tekton.Unavailable(
+                f"InferenceService {inference_service} is not ready after {waited:.0f} s: {lacking}",
+                remedy=f"look at its pods (oc describe pods -l "
+                f"serving.kserve.io/inferenceservice={inference_service}), then run again",
+            )
+        if lacking != said or waited - said_at >= SAY_EVERY_SECONDS:
+            said, said_at = lacking, waited
+            say(f"{waited:5.1f} s  waiting for {inference_service}: {lacking}")
+        time.sleep(POLL_SECONDS)

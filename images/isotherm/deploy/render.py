@@ -1,0 +1,100 @@
+"""The Kubernetes objects of one deployment, from the templates beside this module.
+
+Inputs: names, digests and locations. Outputs: objects as the API takes them. Values are quoted by the templates
+(`tojson`), so that
+none can add a field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import isotherm
+from isotherm import contract, tekton
+from isotherm.deploy.kube import Object
+
+TEMPLATES = Path(__file__).parent / "templates"
+TERMINATIONS = ("edge", "none")
+LONGEST_NAME = 63
+
+
+def inference_service_name(model_name: str, colour: str) -> str:
+    """`<model-name>-<colour>`. Raises `tekton.BadInput` where KServe's `<name>-predictor` would be too long for a
+    Service.
+    """
+    name = f"{model_name}-{colour}"
+    if len(predictor_name(name)) > LONGEST_NAME:
+        longest = LONGEST_NAME - len(predictor_name("-green"))
+        raise tekton.BadInput(
+            f"param model-name {model_name!r} is too long for Kubernetes", remedy=f"use at most {longest} characters"
+        )
+    return name
+
+
+def predictor_name(inference_service: str) -> str:
+    """Name of the Deployment and Service that KServe makes."""
+    return f"{inference_service}-predictor"
+
+
+def runtime_name() -> str:
+    """Name of this version's ServingRuntime: a runtime of another version is another object, so no colour rolls by
+    surprise.
+    """
+    return f"isotherm-pinn-{isotherm.__version__.replace('.', '-')}"
+
+
+def serving_runtime(image: str) -> Object:
+    """ServingRuntime of this version of Isotherm with its predictor image."""
+    return _render(
+        "serving-runtime", name=runtime_name(), version=isotherm.__version__, image=image,
+        served_name=contract.SERVED_MODEL_NAME, port=contract.PREDICTOR_PORT,
+    )  # fmt: skip
+
+
+def inference_service(
+    *, model_name: str, colour: str, digest: str, semver: str, data_version: str, claimed_by: str, storage_uri: str
+) -> Object:
+    """InferenceService of one colour, serving one stored model."""
+    return _render(
+        "inference-service", name=inference_service_name(model_name, colour), model_name=model_name, colour=colour,
+        digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by, storage_uri=storage_uri,
+        runtime=runtime_name(),
+    )  # fmt: skip
+
+
+def service(*, name: str, model_name: str, colour: str) -> Object:
+    """Service of one colour: the backend that the Route names."""
+    return _render(
+        "service", name=name, model_name=model_name, colour=colour, port=contract.PREDICTOR_PORT,
+        inference_service=inference_service_name(model_name, colour),
+    )  # fmt: skip
+
+
+def route(
+    *, name: str, model_name: str, live: str, services: Mapping[str, str], host: str, termination: str,
+    digest: str, holder: str, live_since: str,
+) -> Object:  # fmt: skip
+    """Route of a first deployment: everything to colour `live`, the other one beside it with weight 0."""
+    if termination not in TERMINATIONS:
+        raise tekton.BadInput(f"param tls-termination is {termination[:40]!r}", remedy="give edge or none")
+    other_service = next(service for colour, service in services.items() if colour != live)
+    return _render(
+        "route", name=name, model_name=model_name, live_service=services[live], other_service=other_service,
+        host=host, termination=termination, digest=digest, holder=holder, live_since=live_since,
+    )  # fmt: skip
+
+
+def _render(template: str, **values: Any) -> Object:
+    import jinja2
+    import yaml
+
+    environment = jinja2.Environment(  # noqa: S701 (YAML, not HTML: every value passes through tojson)
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    rendered: Object = yaml.safe_load(environment.get_template(f"{template}.yaml.j2").render(**values))
+    return rendered

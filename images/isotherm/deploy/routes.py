@@ -1,0 +1,203 @@
+"""A Route's weights and Isotherm's notes on it, read as one model and changed in one compare-and-set write.
+
+Reads   Route (route.openshift.io/v1): spec.to, spec.alternateBackends, annotations, admission by the router
+Writes  weights and annotations together, by merge-patch with the resourceVersion that was read (facts: `oc` replaces
+        the lists too)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from isotherm import contract, tekton
+from isotherm.deploy import kube
+
+Weights = Mapping[str, int]  # colour -> weight
+Services = Mapping[str, str]  # colour -> Service
+API_DEFAULT_WEIGHT = 100
+
+
+class _Backend(BaseModel):
+    kind: str = "Service"
+    name: str
+    weight: int | None = Field(default=None, ge=0, le=256)
+
+
+class _Spec(BaseModel):
+    to: _Backend
+    alternateBackends: list[_Backend] | None = None
+    host: str = ""
+    tls: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """What Isotherm needs to know of a Route, at one resourceVersion."""
+
+    name: str
+    resource_version: str
+    weights: Weights
+    annotations: Mapping[str, str]
+    host: str
+    admitted: bool
+    not_admitted_because: str
+    tls: bool
+
+    @property
+    def live(self) -> str | None:
+        """The colour that has all traffic; None where both or neither have some."""
+        serving = [colour for colour, weight in self.weights.items() if weight > 0]
+        return serving[0] if len(serving) == 1 else None
+
+    @property
+    def split(self) -> bool:
+        """Whether both colours have traffic: a shift is in progress."""
+        return all(weight > 0 for weight in self.weights.values())
+
+    @property
+    def stable(self) -> str | None:
+        """The colour to fall back to: the live one, or the one that was live when the split began."""
+        noted = self.annotations.get(contract.ANNOTATION_PREVIOUS)
+        return self.live or (noted if self.split and noted in self.weights else None)
+
+    @property
+    def holder(self) -> str:
+        """Uid of the PipelineRun that wrote the weights last."""
+        return self.annotations.get(contract.ANNOTATION_SHIFT_HOLDER, "")
+
+    @property
+    def token(self) -> int:
+        """How often Isotherm has written the weights; it only ever rises."""
+        text = self.annotations.get(contract.ANNOTATION_SHIFT_TOKEN, "0")
+        return int(text) if text.isdigit() else 0
+
+
+def other(colour: str) -> str:
+    """Return the colour that is not this one."""
+    return contract.COLOURS[1 - contract.COLOURS.index(colour)]
+
+
+def pair(blue: str, green: str) -> Services:
+    """Map the colours to their Services. Raises `tekton.BadInput` where both are one."""
+    if blue == green:
+        raise tekton.BadInput(f"params service-blue and service-green both name {blue!r}", remedy="give two Services")
+    return dict(zip(contract.COLOURS, (blue, green), strict=True))
+
+
+def describe(weights: Weights) -> str:
+    """`blue=100 green=0`, as results and messages show weights."""
+    return " ".join(f"{colour}={weights[colour]}" for colour in contract.COLOURS)
+
+
+def parse(stored: kube.Object, services: Services) -> Route:
+    """Read a Route of the API.
+
+    Raises `tekton.Refused` on a backend that is not one of the two Services, on an owner that would put weights back,
+    and where clients are kept on a backend by a cookie (they would stay on a backend of weight 0).
+    """
+    metadata, name = stored["metadata"], stored["metadata"]["name"]
+    kube.refuse_foreign(kube.ROUTE, stored)
+    try:
+        spec = _Spec.model_validate(stored["spec"])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise tekton.Refused(
+            f"Route {name} has an unusable spec.{where}: {problem['msg']}", remedy="correct it"
+        ) from error
+    annotations = metadata.get("annotations") or {}
+    if annotations.get(contract.ANNOTATION_DISABLE_COOKIES, "").lower() != "true":
+        raise tekton.Refused(
+            f"Route {name} keeps clients on a backend by cookie, whatever the weights say",
+            remedy=f"run: oc annotate route {name} {contract.ANNOTATION_DISABLE_COOKIES}=true",
+        )
+    admitted, reason, host = _admission(stored)
+    return Route(
+        name=name,
+        resource_version=metadata["resourceVersion"],
+        weights=_weights(name, spec, services),
+        annotations=annotations,
+        host=spec.host or host,
+        admitted=admitted,
+        not_admitted_because=reason,
+        tls=spec.tls is not None,
+    )
+
+
+def _weights(name: str, spec: _Spec, services: Services) -> Weights:
+    colours = {service: colour for colour, service in services.items()}
+    weights = dict.fromkeys(contract.COLOURS, 0)
+    seen: list[str] = []
+    for backend in [spec.to, *(spec.alternateBackends or [])]:
+        if backend.kind != "Service" or backend.name not in colours or backend.name in seen:
+            known = " and ".join(services.values())
+            raise tekton.Refused(
+                f"Route {name} has backend {backend.kind} {backend.name}, which is not one of {known} once each",
+                remedy="remove that backend, or give the Services by params service-blue and service-green",
+            )
+        seen.append(backend.name)
+        weights[colours[backend.name]] = API_DEFAULT_WEIGHT if backend.weight is None else backend.weight
+    return weights
+
+
+def _admission(stored: kube.Object) -> tuple[bool, str, str]:
+    """Whether a router carries the Route, why not, and the host it gave it."""
+    reason, host = "no router has taken it up yet", ""
+    for ingress in (stored.get("status") or {}).get("ingress") or []:
+        host = host or ingress.get("host", "")
+        for condition in ingress.get("conditions") or []:
+            if condition.get("type") == "Admitted":
+                if condition.get("status") == "True":
+                    return True, "", ingress.get("host", "") or host
+                reason = f"{condition.get('reason', 'not admitted')}: {condition.get('message', '')}".strip(": ")
+    return False, reason, host
+
+
+class Routes:
+    """The Routes of a namespace whose backends are one pair of Services."""
+
+    def __init__(self, cluster: kube.Cluster, services: Services) -> None:
+        self.cluster = cluster
+        self.services = services
+
+    def get(self, name: str) -> Route | None:
+        """Read a Route; None where there is none. Raises `tekton.Refused` as `parse` does."""
+        stored = self.cluster.get(kube.ROUTE, name)
+        return None if stored is None else parse(stored, self.services)
+
+    def require(self, name: str) -> Route:
+        """Read a Route that must exist. Raises `tekton.Refused` as `parse` does, and where there is none."""
+        route = self.get(name)
+        if route is None:
+            raise tekton.Refused(
+                f"there is no Route {name} in namespace {self.cluster.namespace}",
+                remedy="run kserve-deploy first (it creates the Route), or correct param route",
+            )
+        return route
+
+    def write(self, route: Route, weights: Weights, annotations: Mapping[str, str | None]) -> Route:
+        """Set weights and annotations in one write, if the Route still is as it was read; the first backend is the
+        larger.
+
+        Raises `kube.Conflict` when another writer was faster; the caller decides whether to look again.
+        """
+        change = backends(weights, self.services) | {"metadata": {"annotations": dict(annotations)}}
+        stored = self.cluster.patch(kube.ROUTE, route.name, change, route.resource_version)
+        return parse(stored, self.services)
+
+
+def backends(weights: Weights, services: Services) -> kube.Object:
+    """`spec` with the whole backend list for these weights, which must sum to 100: the live Service first, the other
+    beside it.
+
+    Both stay, the second one with weight 0, so that a reader sees where a rollback would go.
+    """
+    if set(weights) != set(contract.COLOURS) or sum(weights.values()) != 100 or min(weights.values()) < 0:
+        raise ValueError(f"weights {dict(weights)} do not share 100 between {contract.COLOURS}")
+    first, second = sorted(contract.COLOURS, key=lambda colour: -weights[colour])
+    entries = [{"kind": "Service", "name": services[colour], "weight": weights[colour]} for colour in (first, second)]
+    return {"spec": {"to": entries[0], "alternateBackends": entries[1:]}}
