@@ -1,0 +1,2 @@
+from isotherm.predictor.serve import main
+raise SystemExit(main())
