@@ -65,7 +65,10 @@ func check(schemas crds, document []byte) []string {
 	}
 	complaints := schemas.check(meta.Kind, document)
 	if err := yaml.UnmarshalStrict(document, object); err != nil {
-		return append(complaints, err.Error())
+		if len(complaints) > 0 { // the schema has said it, with the whole path
+			return complaints
+		}
+		return []string{err.Error()}
 	}
 	// The API server makes up the name before it asks validating webhooks.
 	if name := object.GetObjectMeta(); name.GetName() == "" && name.GetGenerateName() != "" {

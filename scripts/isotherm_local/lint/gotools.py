@@ -1,0 +1,86 @@
+"""Build and find the two Go programs that the catalog's checks need: Tekton's own validation, and kustomize.
+
+Both come from the module in scripts/schemas, whose go.sum pins every source. Binaries lie outside the checkout, in a
+folder of the user's cache named by a hash of that module: they are built once per version, and a checkout stays clean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+REQUIRE = "ISOTHERM_REQUIRE_GO"
+KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5"
+PIPELINES = "github.com/tektoncd/pipeline"
+
+
+class Missing(Exception):
+    """A tool is not here and cannot be built; the message says why and what to do."""
+
+
+def required() -> bool:
+    """Tell whether a check that needs Go must run, not be skipped."""
+    return os.environ.get(REQUIRE, "") not in ("", "0")
+
+
+def _cache(module: Path) -> Path:
+    digest = hashlib.sha256()
+    for path in sorted([module / "go.mod", module / "go.sum", *module.rglob("*.go")]):
+        digest.update(path.read_bytes())
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "isotherm" / "schemas" / digest.hexdigest()[:16]
+
+
+def _go(module: Path, *arguments: str) -> str:
+    go = shutil.which("go")
+    if go is None:
+        raise Missing("go is not installed; install Go 1.26 or newer")
+    done = subprocess.run([go, *arguments], cwd=module, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise Missing(f"`go {arguments[0]}` failed in scripts/schemas ({last}); check the network and Go's version")
+    return done.stdout
+
+
+def _built(module: Path, name: str, package: str) -> Path:
+    path = _cache(module) / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Under another name first: a build that is cut off, or one beside it, leaves no half program.
+        partial = path.with_name(f"{name}.{os.getpid()}")
+        _go(module, "build", "-o", str(partial), package)
+        partial.rename(path)
+    return path
+
+
+@cache
+def validator(module: Path) -> tuple[Path, Path]:
+    """Return the validation program and the folder of Tekton's CustomResourceDefinitions. Raises `Missing`."""
+    program = _built(module, "validate", "./validate")
+    schemas = program.parent / "crds"
+    if not schemas.exists():
+        source = Path(_go(module, "list", "-m", "-f", "{{.Dir}}", PIPELINES).strip()) / "config" / "300-crds"
+        partial = schemas.with_name(f"crds.{os.getpid()}")
+        shutil.copytree(source, partial, copy_function=shutil.copyfile)
+        partial.chmod(0o755)
+        try:
+            partial.rename(schemas)
+        except OSError:  # a check beside this one was faster
+            shutil.rmtree(partial)
+    return program, schemas
+
+
+@cache
+def kustomize(module: Path) -> list[str]:
+    """Return the command that renders a kustomization: the pinned one, else kubectl's. Raises `Missing`."""
+    try:
+        return [str(_built(module, "kustomize", KUSTOMIZE)), "build"]
+    except Missing:
+        kubectl = shutil.which("kubectl")
+        if kubectl is None:
+            raise
+        return [kubectl, "kustomize"]

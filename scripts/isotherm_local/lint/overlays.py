@@ -1,0 +1,144 @@
+"""Rules about what kustomize makes of the root and of each overlay."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from isotherm_local.lint import gotools
+from isotherm_local.lint.model import Catalog, Doc, Place, read_document, rule
+from isotherm_local.lint.schema import complaints
+
+OVERLAYS = ("dev", "staging", "prod")
+NAMESPACES = {"dev": "isotherm-dev", "staging": "isotherm-staging", "prod": "ml-prod"}
+PINNED = ("prod",)
+# Objects without a namespace that an overlay may bring.
+CLUSTER_SCOPED = {"Namespace"}
+
+
+@cache
+def _rendered(command: tuple[str, ...], folder: Path, stamp: float) -> tuple[str, str]:  # noqa: ARG001 (part of the cache's key)
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
+    return (done.stdout, "") if done.returncode == 0 else ("", " ".join(done.stderr.split())[-400:] or "no message")
+
+
+def render(catalog: Catalog, folder: str) -> tuple[str, str]:
+    """Render a kustomization; return its YAML and, where kustomize refuses, what it says. Raises `gotools.Missing`."""
+    stamp = max(path.stat().st_mtime for path in catalog.yaml_files())
+    return _rendered(tuple(gotools.kustomize(catalog.root / "scripts" / "schemas")), catalog.root / folder, stamp)
+
+
+def objects(catalog: Catalog, folder: str) -> list[dict[str, Any]]:
+    """Render a kustomization into objects; none where it does not render."""
+    text, _ = render(catalog, folder)
+    return [item for item in yaml.load_all(text, Loader=yaml.CSafeLoader) if item]
+
+
+def _overlays(catalog: Catalog) -> Iterator[tuple[str, Doc, list[dict[str, Any]]]]:
+    for name in OVERLAYS:
+        path = catalog.root / "overlays" / name / "kustomization.yaml"
+        yield name, read_document(path), objects(catalog, f"overlays/{name}")
+
+
+def _steps(items: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for item in items:
+        if item["kind"] == "Task":
+            for step in item["spec"]["steps"]:
+                yield item["metadata"]["name"], step
+
+
+@rule("render")
+def renders(catalog: Catalog) -> Iterable[Place]:
+    """The root and every overlay render, and Tekton accepts what they render."""
+    for folder in (".", *(f"overlays/{name}" for name in OVERLAYS)):
+        place = read_document(catalog.root / folder / "kustomization.yaml")
+        text, refusal = render(catalog, folder)
+        if refusal:
+            yield place, (), f"does not render: {refusal}"
+            continue
+        with tempfile.TemporaryDirectory() as work:
+            path = Path(work) / "rendered.yaml"
+            path.write_text(text, encoding="utf-8")
+            for _, message in complaints(catalog, [path]):
+                yield place, (), f"renders what Tekton refuses: {message}"
+
+
+@rule("overlay-lists")
+def overlay_lists(catalog: Catalog) -> Iterable[Place]:
+    """An overlay lists the rooms, never the root (a cycle), and renames nothing (taskRefs would not follow)."""
+    rooms = [
+        f"../../{room}"
+        for room in ("tasks", "pipelines", "triggers")
+        if (catalog.root / room / "kustomization.yaml").exists()
+    ]
+    paths = [catalog.root / "overlays" / name / "kustomization.yaml" for name in OVERLAYS]
+    for path in [*paths, *sorted(catalog.root.glob("overlays/components/*/kustomization.yaml"))]:
+        doc = read_document(path)
+        for key in ("namePrefix", "nameSuffix"):
+            if key in doc.data:
+                yield doc, (key,), "renames Tasks without their taskRefs; drop it and use a namespace"
+        if doc.data.get("kind") == "Component":
+            continue
+        given = doc.data.get("resources") or []
+        for room in rooms:
+            if room not in given:
+                yield doc, ("resources",), f"does not list {room}; add it"
+        if "../.." in given:
+            yield doc, ("resources",), "lists ../.., which holds this overlay; list the rooms"
+
+
+@rule("overlay-namespace")
+def overlay_namespaces(catalog: Catalog) -> Iterable[Place]:
+    """Each overlay puts everything into its namespace."""
+    for name, doc, items in _overlays(catalog):
+        for item in items:
+            metadata = item["metadata"]
+            inside = metadata["name"] if item["kind"] in CLUSTER_SCOPED else metadata.get("namespace")
+            if inside != NAMESPACES[name]:
+                yield (
+                    doc,
+                    ("namespace",),
+                    f"{item['kind']} {metadata['name']} lands in {inside}; set namespace: {NAMESPACES[name]}",
+                )
+
+
+@rule("overlay-digest")
+def overlay_digests(catalog: Catalog) -> Iterable[Place]:
+    """In production every image is pinned by digest: each step's and the predictor's."""
+    for name, doc, items in _overlays(catalog):
+        if name not in PINNED:
+            continue
+        found = [(f"step of {task}", step["image"]) for task, step in _steps(items)]
+        for item in items:
+            if item["kind"] == "Pipeline":
+                found += [
+                    (f"{p['name']} of {item['metadata']['name']}", p.get("default"))
+                    for p in item["spec"].get("params", ())
+                    if p["name"].endswith("-image")
+                ]
+        for what, image in found:
+            if "@sha256:" not in str(image):
+                yield doc, ("images",), f"{what} is {image}; pin its digest under images:"
+
+
+@rule("overlay-image-ref")
+def overlay_image_refs(catalog: Catalog) -> Iterable[Place]:
+    """Every overlay tells each step its own image as IMAGE_REF."""
+    for _, doc, items in _overlays(catalog):
+        for task, step in _steps(items):
+            reference = next((item.get("value") for item in step.get("env", ()) if item["name"] == "IMAGE_REF"), None)
+            if reference != step["image"]:
+                yield (
+                    doc,
+                    ("components",),
+                    (
+                        f"IMAGE_REF of {task} is {reference}, its image {step['image']}; "
+                        "list component image-ref, and the Task in it"
+                    ),
+                )
