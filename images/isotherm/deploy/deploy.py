@@ -69,6 +69,7 @@ class Prepared:
     choice: plan.Choice
     changes: list[plan.Change]
     route: routes.Route | None
+    claimed_by: str
 
     @property
     def inference_service(self) -> str:
@@ -87,9 +88,8 @@ def prepare(
     names = {colour: render.inference_service_name(request.model_name, colour) for colour in contract.COLOURS}
     stored = {colour: cluster.get(kube.INFERENCE_SERVICE, name) for colour, name in names.items()}
     route = routes.Routes(cluster, request.services).get(request.route)
-    choice = plan.choose_colour(
-        route, {c: _digest_of(o) for c, o in stored.items()}, request.model_digest, request.run_uid
-    )
+    held = {colour: _note(service, contract.ANNOTATION_MODEL_DIGEST) for colour, service in stored.items()}
+    choice = plan.choose_colour(route, held, request.model_digest, request.run_uid)
     changes = []
     if choice.outcome != "unchanged":  # what serves everybody is not touched
         wanted = render.serving_runtime(request.predictor_image)
@@ -104,12 +104,14 @@ def prepare(
         changes.append(plan.service(cluster.get(kube.SERVICE, name), wanted))
     if route is None:
         changes.append(plan.Change(plan.CREATE, kube.ROUTE, _first_route(request, choice.colour)))
-    return Prepared(model, location, choice, changes, route)
+    untouched = _note(stored[choice.colour], contract.ANNOTATION_CLAIMED_BY)
+    claimed_by = untouched if choice.outcome == "unchanged" else request.run_uid
+    return Prepared(model, location, choice, changes, route, claimed_by)
 
 
-def _digest_of(inference_service: kube.Object | None) -> str:
-    annotations = ((inference_service or {}).get("metadata") or {}).get("annotations") or {}
-    return str(annotations.get(contract.ANNOTATION_MODEL_DIGEST, ""))
+def _note(stored: kube.Object | None, annotation: str) -> str:
+    annotations = ((stored or {}).get("metadata") or {}).get("annotations") or {}
+    return str(annotations.get(annotation, ""))
 
 
 def _first_route(request: Request, live: str) -> kube.Object:
@@ -164,7 +166,9 @@ def _carry_out(request: Request, cluster: kube.Cluster, prepared: Prepared, bund
     for change in objects:
         plan.apply(cluster, change)
     name, digest = prepared.inference_service, prepared.model.digest
-    seconds = readiness.wait(cluster, name, render.predictor_name(name), digest, request.ready_timeout_seconds, _say)
+    seconds = readiness.wait(
+        cluster, name, render.predictor_name(name), digest, prepared.claimed_by, request.ready_timeout_seconds, _say
+    )
     _say(f"{name} is ready after {seconds:.1f} s")
     found = readiness.endpoints(cluster, render.predictor_name(name))
     tested = smoke.check(found, bundle.samples, digest)

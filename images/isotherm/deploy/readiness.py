@@ -58,14 +58,20 @@ def _of_slice(one: kube.Object) -> list[Endpoint]:
     return found
 
 
-def missing_from_rollout(deployment: kube.Object | None, digest: str) -> str:
-    """Say what a Deployment still lacks; empty when the pod template with this digest is rolled out whole."""
+def missing_from_rollout(deployment: kube.Object | None, digest: str, claimed_by: str) -> str:
+    """Say what a Deployment still lacks; empty when the pod template with this digest is rolled out whole.
+
+    KServe hands the InferenceService's annotations down to the pods, so a new claim rolls them too.
+    """
     if deployment is None:
         return "KServe has not made the Deployment yet"
     spec, status = deployment["spec"], deployment.get("status") or {}
     served = _digest_of_template(spec)
     if served != digest:
         return f"the pod template carries digest {served[:12] or '(none)'}, not {digest[:12]}"
+    notes = (spec["template"].get("metadata") or {}).get("annotations") or {}
+    if notes.get(contract.ANNOTATION_CLAIMED_BY, claimed_by) != claimed_by:
+        return "the pod template carries an earlier run's claim"
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 1):
         return "the Deployment's controller has not seen its newest version"
     wanted = spec.get("replicas", 1)
@@ -124,10 +130,10 @@ def unready_endpoints(found: Sequence[Endpoint], digest: str) -> str:
     return ""
 
 
-def state(cluster: kube.Cluster, inference_service: str, service: str, digest: str) -> str:
+def state(cluster: kube.Cluster, inference_service: str, service: str, digest: str, claimed_by: str) -> str:
     """Say what a colour still lacks to be ready with this digest; empty when it is ready."""
     deployment = cluster.get(kube.DEPLOYMENT, render.predictor_name(inference_service))
-    lacking = missing_from_rollout(deployment, digest)
+    lacking = missing_from_rollout(deployment, digest, claimed_by)
     if not lacking:
         lacking = unready_endpoints(endpoints(cluster, service), digest)
     if not lacking:
@@ -141,6 +147,7 @@ def wait(
     inference_service: str,
     service: str,
     digest: str,
+    claimed_by: str,
     timeout_seconds: float,
     say: Callable[[str], None],
 ) -> float:
@@ -150,7 +157,7 @@ def wait(
     """
     start, said, said_at = time.monotonic(), "", 0.0
     while True:
-        lacking = state(cluster, inference_service, service, digest)
+        lacking = state(cluster, inference_service, service, digest, claimed_by)
         waited = time.monotonic() - start
         if not lacking:
             return waited

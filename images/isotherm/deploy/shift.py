@@ -167,7 +167,7 @@ class Shifter:
         if must:
             lacking = f"Service {service} leads to no InferenceService"
             if inference_service:
-                lacking = readiness.state(self.cluster, inference_service, service, colour.digest)
+                lacking = readiness.state(self.cluster, inference_service, service, colour.digest, colour.claimed_by)
             if lacking:
                 raise tekton.Refused(
                     f"{name} cannot take traffic: {lacking}", remedy="make it ready; nothing was changed"

@@ -20,7 +20,7 @@ from isotherm import contract, tekton
 if TYPE_CHECKING:
     from isotherm.deploy.bundle import Bundle
 
-DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}")
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 # The same names as in the Secret that KServe's storage initialiser reads.
 S3_CREDENTIALS = (
@@ -58,7 +58,7 @@ class Location:
     @property
     def relative(self) -> str:
         """Folder of the model inside the store."""
-        return f"{self.model_name}/{self.digest}"
+        return f"{self.model_name}/{self.digest.removeprefix('sha256:')}"
 
     @property
     def uri(self) -> str:
@@ -70,7 +70,10 @@ def locate(store: str, model_name: str, digest: str) -> Location:
     """Name the immutable folder of a model. Raises `tekton.BadInput` on another scheme or a name that could leave the
     store.
     """
-    parts = urlsplit(store)
+    try:
+        parts = urlsplit(store)
+    except ValueError:
+        parts = urlsplit("")
     prefix = parts.path.strip("/")
     if parts.scheme not in ("s3", "pvc") or not parts.netloc or parts.query or parts.fragment:
         raise tekton.BadInput(
