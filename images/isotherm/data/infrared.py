@@ -67,8 +67,9 @@ def read_frames(source: Path) -> tuple[Array, Array, Array]:
         raise tekton.BadInput(
             f"{file} does not exist", remedy="give the folder that holds Exp.mat and Ta.txt"
         ) from None
-    except (KeyError, ValueError, TypeError, NotImplementedError) as error:
-        raise tekton.BadInput(f"{file} is not the measurement ({error})", remedy="fetch it again") from None
+    except Exception as error:  # scipy raises a dozen types for a file that is not what it should be
+        what = f"{file} is not the measurement ({type(error).__name__}: {error})"
+        raise tekton.BadInput(what, remedy="fetch it again") from None
     if u.ndim != 3 or u.shape[:2] != (y.size, x.size) or u.shape[2] < 2:
         what = f"{file}: E has the shape {u.shape}, xe {x.size} and ye {y.size} values"
         raise tekton.BadInput(what, remedy="fetch it again")
