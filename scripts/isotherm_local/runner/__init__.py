@@ -1,0 +1,1 @@
+"""Run unmodified Tekton YAML on this machine: each step is a process in the environment of its image family."""

@@ -1,0 +1,143 @@
+"""Give each workspace of a Task a folder on this machine.
+
+persistentVolumeClaim        <state>/namespaces/<ns>/pvcs/<claim>/, made on first use, kept for ever
+volumeClaimTemplate          a folder of the run, deleted with it
+emptyDir                     a folder of the attempt
+secret, configMap            <state>/namespaces/<ns>/{secrets,configmaps}/<name>/, one file per key; a secret's get 0600
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from isotherm.tekton import BadInput
+from isotherm_local.runner.record import Namespace
+from isotherm_local.runner.specs import Binding, PipelineTask
+from isotherm_local.runner.substitution import Variables, apply
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A workspace in its folder; `watched` when a change by the Task is a fault that can be seen."""
+
+    name: str
+    path: Path
+    claim: str
+    watched: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an attempt runs: its namespace's folders, the run's folder and uid, the attempt's own folder."""
+
+    namespace: Namespace
+    run_folder: Path
+    run_uid: str
+    attempt: Path
+
+
+def claim_name(binding: Binding, run_uid: str) -> str:
+    """Name the claim that a volumeClaimTemplate makes."""
+    return f"pvc-{hashlib.sha256(f'{binding.name}{run_uid}'.encode()).hexdigest()[:10]}"
+
+
+def check(binding: Binding, namespace: Namespace) -> None:
+    """Refuse a binding whose Secret or ConfigMap is not there or whose claim is no folder name."""
+    if binding.kind in ("secret", "configMap"):
+        folder = (namespace.secrets if binding.kind == "secret" else namespace.config_maps) / binding.target
+        if "/" in binding.target or binding.target.startswith(".") or not folder.is_dir():
+            what = "Secret" if binding.kind == "secret" else "ConfigMap"
+            raise binding.source.refuse(
+                problem=f": {what} {binding.target} does not exist in namespace {namespace.name}",
+                remedy=f"make the folder {folder} with one file per key",
+            )
+    if binding.kind == "persistentVolumeClaim" and ("/" in binding.target or binding.target.startswith(".")):
+        raise binding.source.refuse(
+            "persistentVolumeClaim", "claimName", problem=f"is {binding.target!r}", remedy="give a claim's name"
+        )
+
+
+def _root(binding: Binding, place: Place) -> tuple[Path, str]:
+    if binding.kind == "persistentVolumeClaim":
+        return place.namespace.claims / binding.target, binding.target
+    if binding.kind == "volumeClaimTemplate":
+        name = claim_name(binding, place.run_uid)
+        return place.run_folder / "claims" / name, name
+    if binding.kind == "emptyDir":
+        return place.attempt / "scratch" / "workspaces" / binding.name, ""
+    return (place.namespace.secrets if binding.kind == "secret" else place.namespace.config_maps) / binding.target, ""
+
+
+def sub_path(binding: Binding, inner: str, variables: Mapping[str, str]) -> str:
+    """Join the run's subPath and the PipelineTask's, substituted; as the kubelet, refuse one that leaves the volume."""
+    parts = [apply(part, variables) for part in (binding.sub_path, inner) if part]
+    joined = str(PurePosixPath(*parts)) if parts else ""
+    if "$(" in joined or PurePosixPath(joined).is_absolute() or ".." in PurePosixPath(joined).parts:
+        raise binding.source.refuse(
+            "subPath", problem=f": {joined!r} is not a path inside the volume", remedy="give a relative path without .."
+        )
+    return joined
+
+
+def bind(
+    task: PipelineTask,
+    bindings: Mapping[str, Binding],
+    variables: Mapping[str, str],
+    place: Place,
+    written: frozenset[str],
+) -> dict[str, Mount]:
+    """Make the folders of a Task's workspaces; `written` names the run's workspaces that some Task may write."""
+    mounts = {}
+    for name, (outer, inner) in task.workspaces.items():
+        binding = bindings.get(outer)
+        if binding is None:
+            continue
+        root, claim = _root(binding, place)
+        path = root / sub_path(binding, inner, variables)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(
+                f"workspace {name}: {path} cannot be made ({error.strerror})",
+                remedy="check the state folder's disk and rights",
+            ) from error
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise binding.source.refuse(
+                "subPath", problem=f": {path} leads out of its volume through a link", remedy="remove the link"
+            )
+        if binding.kind == "secret":
+            for file in path.iterdir():
+                file.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        # A folder that another Task may write meanwhile does not tell who changed it.
+        watched = binding.kind in ("secret", "configMap") or (
+            task.task.workspaces[name].read_only and outer not in written
+        )
+        mounts[name] = Mount(name, path.resolve(), claim, watched)
+    return mounts
+
+
+def variables(task: PipelineTask, mounts: Mapping[str, Mount]) -> Variables:
+    """Make `workspaces.W.path`, `.bound`, `.claim` and `.volume`."""
+    strings = {}
+    for name in task.task.workspaces:
+        mount = mounts.get(name)
+        strings[f"workspaces.{name}.bound"] = "true" if mount else "false"
+        strings[f"workspaces.{name}.path"] = str(mount.path) if mount else ""
+        strings[f"workspaces.{name}.claim"] = mount.claim if mount else ""
+        strings[f"workspaces.{name}.volume"] = f"ws-{hashlib.sha256(name.encode()).hexdigest()[:5]}" if mount else ""
+    return Variables(strings)
+
+
+def snapshot(path: Path) -> dict[str, tuple[int, int]]:
+    """List the files below a folder with size and time of change, to see later whether any changed."""
+    found = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            entry = os.lstat(os.path.join(folder, name))
+            found[os.path.join(folder, name)] = (entry.st_size, entry.st_mtime_ns)
+    return found
