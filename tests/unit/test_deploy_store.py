@@ -24,6 +24,7 @@ class Objects(BaseHTTPRequestHandler):
     """S3's HEAD, GET and PUT of one bucket, path style, with or without `If-None-Match`."""
 
     held: dict[str, bytes]
+    protocol_version = "HTTP/1.1"  # else the client waits a second for `100 Continue`
     conditional: bool
     corrupt: str
 
