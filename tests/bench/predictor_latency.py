@@ -1,7 +1,7 @@
 """How fast the predictor answers on loopback: one point, and 1,000 points in one request, by every endpoint.
 
-Starts a real server in the predictor's own environment on a bundle like a trained one (two networks of the default size,
-derivatives included), then asks one request after the other over a kept connection.
+Starts a real server in the predictor's own environment, prediction log included, and asks one request after the other
+over a kept connection. Without --model the graph is a few operations: its time is what the server itself takes.
 Usage: python tests/bench/predictor_latency.py [--requests 1000] [--model FOLDER] [--json]
 Figures: milliseconds from the request's first byte sent to the answer's last byte read; seconds from exec to the first
 answer; MiB resident.
