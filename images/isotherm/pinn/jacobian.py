@@ -1,8 +1,9 @@
 """The Jacobian of a residual, row by row, from one backward pass.
 
-Row n of a residual depends on the parameters only through row n of each pre-activation z = W h + b (and of its derivative
-channels). So the gradient of the *sum* of the residual with respect to every z, outer-multiplied with the layer's input h,
-gives each row's own derivatives: dr_n/dW_ij = sum over channels c of (dr_n/dz^c_ni) h^c_nj, and dr_n/db_i = dr_n/dz^v_ni.
+Row n of a residual depends on the parameters only through row n of each pre-activation z = W h + b (and of its
+derivative channels). So the gradient of the *sum* of the residual with respect to every z, outer-multiplied with the
+layer's input h, gives each row's own derivatives:
+dr_n/dW_ij = sum over channels c of (dr_n/dz^c_ni) h^c_nj, and dr_n/db_i = dr_n/dz^v_ni.
 """
 
 from __future__ import annotations

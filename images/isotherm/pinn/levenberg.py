@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -46,8 +46,7 @@ class State:
 
     def numbers(self) -> dict[str, float | int | bool]:
         """All but theta and history, JSON-ready."""
-        kept = asdict(self)
-        return {k: v for k, v in kept.items() if k not in ("theta", "history")}
+        return {name: value for name, value in vars(self).items() if name not in ("theta", "history")}
 
 
 def run(objective: Objective, stages: list[Stage], state: State, free_before_nuisance: int) -> Iterator[State]:
@@ -68,16 +67,23 @@ def run(objective: Objective, stages: list[Stage], state: State, free_before_nui
             state.done = state.stage == len(stages)
         state.seconds += time.perf_counter() - started
         state.history.append(
-            {"iteration": state.iteration, "stage": min(state.stage, len(stages) - 1), "seconds": state.seconds, **parts}
+            {
+                "iteration": state.iteration,
+                "stage": min(state.stage, len(stages) - 1),
+                "seconds": state.seconds,
+                **parts,
+            }
         )
         yield state
 
 
 def step(objective: Objective, state: State, free: int) -> tuple[float, dict[str, float]]:
-    """Take one accepted step, or none after several refusals; returns the relative decrease and the terms' mean squares."""
-    parts = objective.mean_squares(state.theta)
+    """Take one accepted step, or none after several refusals.
+
+    Returns the relative decrease of the objective, and the terms' mean squares where the step ended.
+    """
+    hessian, gradient, parts = objective.normal_equations(state.theta, free)
     before = objective.total(parts)
-    hessian, gradient = objective.normal_equations(state.theta, free)
     growth = 2.0
     for _ in range(TRIALS_PER_ITERATION):
         damped = hessian + state.damping * torch.eye(free, dtype=torch.float64)
@@ -101,5 +107,3 @@ def step(objective: Objective, state: State, free: int) -> tuple[float, dict[str
 
 def _numbers(total: Tensor, parts: dict[str, Tensor]) -> dict[str, float]:
     return {"objective": float(total), **{name: float(value) for name, value in parts.items()}}
-
-

@@ -1,7 +1,7 @@
 """The PINN: the fields u, a, f and the equation's residual as functions of one parameter vector, nondimensional.
 
 u   tanh network of (x, y, t)
-a   known on the edges: extension + bubble * N, so that the edge values hold exactly (`a_exp`: extension * exp(bubble * N));
+a   known on the edges: extension + bubble * N (`a_exp`: extension * exp(bubble * N)), so that edge values hold exactly;
     else exp(c + N); or one number exp(c). N is a tanh network or a polynomial of (x, y)
 f   the problem's source, or, when inferred, a tanh network of (x, y): a source that does not change in time
 """
@@ -90,7 +90,7 @@ class Model:
             free = jets.network(layers(params, "a"), sites.a_input, tape.record("a") if tape else None)
         if "a.log" in params:
             log = params["a.log"]
-            spread = tape.scalar("a.log", log, len(zero)) if tape else log.expand(len(zero))
+            spread = tape.scalar("a.log", log, len(zero)) if tape else log
             return jets.exp(free._replace(v=free.v + spread))
         if sites.edge is None or sites.bubble is None:
             raise ValueError("the sites were prepared for another model")
@@ -118,6 +118,6 @@ class Model:
         return self.setting.source(sites.points, u, self.nuisance(params, len(sites.points), tape))
 
     def residual(self, params: Params, sites: Sites, tape: Tape | None = None) -> Tensor:
-        """r = u_t - div(a grad u) - f at sites prepared with all channels."""
+        """R = u_t - div(a grad u) - f at sites prepared with all channels."""
         u = self.u(params, sites, tape)
         return heat.pde_residual(u, self.a(params, sites, tape), self.f(params, sites, u, tape))

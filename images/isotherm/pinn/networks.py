@@ -92,7 +92,7 @@ def layers(params: Params, prefix: str) -> list[Layer]:
 
 
 def polynomial_features(xy: Jet, degree: int) -> Jet:
-    """Products T_i(X) T_j(Y), 0 < i + j <= degree, of Chebyshev polynomials, with first derivatives: channels [n, terms].
+    """Products T_i(X) T_j(Y), 0 < i + j <= degree, of Chebyshev polynomials, and their slopes: channels [n, terms].
 
     `xy` holds X, Y in [-1, 1] and their slopes. T' = i U_{i-1}, both by the recurrence p_{k+1} = 2 X p_k - p_{k-1}.
     """

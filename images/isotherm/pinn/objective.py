@@ -18,7 +18,7 @@ from torch import Tensor
 
 from isotherm.pinn import sampling
 from isotherm.pinn.jacobian import Tape
-from isotherm.pinn.model import Model
+from isotherm.pinn.model import Model, Sites
 from isotherm.pinn.networks import Params
 
 SIGMA_UNKNOWN = 0.1
@@ -88,9 +88,9 @@ class Objective:
         objective._buffers = self._buffers
         return objective
 
-    def normal_equations(self, theta: Tensor, free: int) -> tuple[Tensor, Tensor]:
-        """J'J [free, free] and J'r [free] of the weighted rows, for the first `free` parameters."""
-        params = self.model.layout.views(theta)
+    def normal_equations(self, theta: Tensor, free: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """J'J [free, free] and J'r [free] of the weighted rows for the first `free` parameters; the mean squares."""
+        params, parts = self.model.layout.views(theta), {}
         hessian = torch.zeros(free, free, dtype=torch.float64)
         gradient = torch.zeros(free, dtype=torch.float64)
         for term in self.terms:
@@ -102,9 +102,11 @@ class Objective:
                 jacobian = self._buffer(term.name, len(rows), columns)
                 tape.jacobian(rows, scale, jacobian)
             add_gram(hessian[:columns, :columns], jacobian)
-            gradient[:columns].addmv_(jacobian.T, rows.detach() * scale)
+            rows = rows.detach()
+            parts[term.name] = rows.square().mean()
+            gradient[:columns].addmv_(jacobian.T, rows * scale)
         # Only the blocks on and above the diagonal were added up.
-        return hessian.triu() + hessian.triu(1).T, gradient
+        return hessian.triu() + hessian.triu(1).T, gradient, parts
 
     def _buffer(self, name: str, rows: int, columns: int) -> Tensor:
         kept = self._buffers.get(name)
@@ -114,7 +116,7 @@ class Objective:
 
 
 def add_gram(out: Tensor, jacobian: Tensor) -> None:
-    """Add J'J to `out`, in column blocks and on and above the diagonal only: two thirds of the work of the whole product."""
+    """Add J'J to `out`, in column blocks on and above the diagonal only: two thirds of the whole product's work."""
     edges = torch.linspace(0, jacobian.shape[1], GRAM_BLOCKS + 1).round().to(torch.int64).tolist()
     for start, stop in pairwise(edges):
         out[start:stop, start:].addmm_(jacobian[:, start:stop].T, jacobian[:, start:])
@@ -148,20 +150,24 @@ def build(model: Model, data: Measurements, weights: Weights, counts: Counts, se
             Term("ic", weights.w_ic, lambda p, tape: setting.initial_residual(model.u(p, at_start, tape), start), u_end)
         )
     if weights.a_reg > 0 and model.architecture.a_model != "constant":
-        for axis in ("x", "y"):
-            terms.append(
-                Term(f"a_{axis}", weights.a_reg, lambda p, tape, k=axis: getattr(model.a(p, at_inside, tape), k), a_end)
-            )
+        terms += [Term(f"a_{axis}", weights.a_reg, _slope_of_a(model, at_inside, axis), a_end) for axis in "xy"]
     if weights.f_reg > 0 and model.architecture.infer_f:
-        terms.append(
-            Term("f", weights.f_reg, lambda p, tape: model.f(p, at_inside, at_inside.u_input, tape), layout.size)
-        )
-    for name in model.fitted:
-        column = f"nuisance.{name}"
-        terms.append(Term(f"prior_{name}", 1.0, lambda p, tape, c=column: _prior(p, tape, c), layout.size))
+        static = at_inside.u_input  # an inferred f does not depend on u
+        terms.append(Term("f", weights.f_reg, lambda p, tape: model.f(p, at_inside, static, tape), layout.size))
+    terms += [Term(f"prior_{name}", 1.0, _prior(f"nuisance.{name}"), layout.size) for name in model.fitted]
     return Objective(model, terms)
 
 
-def _prior(params: Params, tape: Tape | None, column: str) -> Tensor:
-    z = params[column]
-    return tape.scalar(column, z, 1) * 1.0 if tape else z
+def _slope_of_a(model: Model, sites: Sites, axis: str) -> Rows:
+    def rows(params: Params, tape: Tape | None) -> Tensor:
+        slope: Tensor = getattr(model.a(params, sites, tape), axis)
+        return slope
+
+    return rows
+
+
+def _prior(column: str) -> Rows:
+    def rows(params: Params, tape: Tape | None) -> Tensor:
+        return tape.scalar(column, params[column], 1) * 1.0 if tape else params[column]
+
+    return rows
