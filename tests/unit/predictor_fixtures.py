@@ -57,7 +57,9 @@ def start(model_dir: Path, digest: str, *, port: int = 0, **env: str) -> subproc
     variables = {"MODEL_VERSION": VERSION, "MODEL_DIGEST": digest, "TRACK": "blue", "HTTP_HOST": "127.0.0.1", **env}
     command = [PYTHON, "-m", "isotherm.predictor.serve", f"--model_dir={model_dir}", f"--http_port={port}"]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env={**os.environ, **variables}, stdout=pipe, stderr=pipe, text=True)
+    # A first start compiles the SDK's modules (seconds); its own environment keeps them for the next.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.Popen(command, env=inherited | variables, stdout=pipe, stderr=pipe, text=True)
 
 
 @contextmanager

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -128,44 +127,47 @@ def _check_params(env: SimpleNamespace) -> None:
         raise tekton.BadInput(f"param model-digest is {env.model_digest[:70]!r}", remedy="give 64 hexadecimal digits")
 
 
-def _report(env: SimpleNamespace, done: versions.Registered, began: datetime, seconds: float) -> dict[str, Any]:
+def _described(done: versions.Registered) -> dict[str, Any]:
     return {
-        "task": "mlflow-register",
-        "started_at": tekton.rfc3339(began),
-        "finished_at": tekton.rfc3339(tekton.utcnow()),
-        "seconds": round(seconds, 3),
-        "model_name": env.model_name,
         "model_version": done.version,
         "semver": contract.semver(done.version),
-        "model_digest": env.model_digest,
-        "alias": env.alias,
         "outcome": done.outcome,
         "previous_champion": done.previous_champion,
+        "lineage": {tag: done.tags.get(tag, "") for tag in contract.LINEAGE_TAGS},
     }
+
+
+def step() -> None:
+    """Read the inputs, register or promote, write the report (also of a failure) and the results."""
+    with tekton.results(model_version="", semver="", model_digest="", outcome="") as results:
+        env = tekton.environment(
+            alias=str, model_name=str, model_uri=str, model_digest=str, run_id=str, expected_champion=str,
+            mlflow_uri=str, pipeline_run=str, reports_dir=Path, mlflow_credentials_dir=str,
+        )  # fmt: skip
+        began, clock = tekton.utcnow(), time.monotonic()
+        promoting = env.alias == contract.ALIAS_CHAMPION
+        report: dict[str, Any] = {"task": "mlflow-register", "started_at": tekton.rfc3339(began), "alias": env.alias}
+        report |= {"model_name": env.model_name, "model_digest": env.model_digest}
+        try:
+            evaluation = None if promoting else tekton.read_report(env.reports_dir / contract.REPORT_EVALUATION)
+            credentials = Path(env.mlflow_credentials_dir) if env.mlflow_credentials_dir else None
+            done = run(env, credentials, evaluation)
+            report |= _described(done)
+        except tekton.TaskError as error:
+            report["error"] = error.line()
+            raise
+        finally:
+            report |= {"finished_at": tekton.rfc3339(tekton.utcnow()), "seconds": round(time.monotonic() - clock, 3)}
+            name = contract.REPORT_PROMOTION if promoting else contract.REPORT_REGISTRATION
+            tekton.write_report(env.reports_dir / name, report)
+        results.model_version, results.semver = done.version, contract.semver(done.version)
+        results.model_digest, results.outcome = env.model_digest, done.outcome
+        print(f"{env.model_name} version {done.version}: {env.alias} ({done.outcome})")
 
 
 def main() -> int:
     """Run as the Task's step."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-
-    def step() -> None:
-        with tekton.results(model_version="", semver="", model_digest="", outcome="") as results:
-            env = tekton.environment(
-                alias=str, model_name=str, model_uri=str, model_digest=str, run_id=str, expected_champion=str,
-                mlflow_uri=str, pipeline_run=str, reports_dir=Path, mlflow_credentials_dir=str,
-            )  # fmt: skip
-            began, clock = tekton.utcnow(), time.monotonic()
-            promoting = env.alias == contract.ALIAS_CHAMPION
-            evaluation = None if promoting else tekton.read_report(env.reports_dir / contract.REPORT_EVALUATION)
-            credentials = Path(env.mlflow_credentials_dir) if env.mlflow_credentials_dir else None
-            done = run(env, credentials, evaluation)
-            report = _report(env, done, began, time.monotonic() - clock)
-            name = contract.REPORT_PROMOTION if promoting else contract.REPORT_REGISTRATION
-            tekton.write_report(env.reports_dir / name, report)
-            results.model_version, results.semver = done.version, report["semver"]
-            results.model_digest, results.outcome = env.model_digest, done.outcome
-            print(f"{env.model_name} version {done.version}: {env.alias} ({done.outcome})")
-
     return tekton.main(step)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from isotherm import contract, tekton
@@ -29,11 +29,12 @@ _GONE = "RESOURCE_DOES_NOT_EXIST"
 
 @dataclass(frozen=True)
 class Registered:
-    """A version, what was done to get there, and who was champion before (empty: nobody)."""
+    """A version, what was done to get there, who was champion before (empty: nobody), and the version's tags."""
 
     version: str
     outcome: str
     previous_champion: str
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def resolve(client: MlflowClient, model_name: str, model_digest: str) -> ModelVersion | None:
@@ -82,7 +83,7 @@ def register(
     wanted = {contract.TAG_SEMVER: contract.semver(version), contract.TAG_STAGE: stage}
     _set_tags(client, found, wanted)
     client.set_registered_model_alias(model_name, contract.ALIAS_CHALLENGER, version)
-    return Registered(version, outcome, champion)
+    return Registered(version, outcome, champion, found.tags)
 
 
 def promote(client: MlflowClient, model_name: str, model_digest: str, expected: str) -> Registered:
@@ -108,7 +109,7 @@ def promote(client: MlflowClient, model_name: str, model_digest: str, expected: 
             raise _promoted_meanwhile(model_name, now, version)
     _set_tags(client, target, {contract.TAG_STAGE: PRODUCTION})
     _archive_others(client, model_name, version)
-    return Registered(version, UNCHANGED if current == version else MOVED, current)
+    return Registered(version, UNCHANGED if current == version else MOVED, current, target.tags)
 
 
 def _promoted_meanwhile(model_name: str, current: str, expected: str) -> tekton.Refused:
