@@ -234,12 +234,12 @@ TYPES: dict[str, dict[str, Field]] = {
         "name": _honoured(),
         "kind": _honoured("text", "Task"),
         "apiVersion": _refused("custom tasks are not run here"),
-        **dict.fromkeys(("resolver", "params", "bundle"), _refused(_BY_NAME)),
+        **dict.fromkeys(("resolver", "params"), _refused(_BY_NAME)),
     },
     "PipelineRef": {
         "name": _honoured(),
         "apiVersion": _inert(),
-        **dict.fromkeys(("resolver", "params", "bundle"), _refused(_BY_NAME)),
+        **dict.fromkeys(("resolver", "params"), _refused(_BY_NAME)),
     },
     "PipelineRunSpec": {
         "pipelineRef": _honoured("PipelineRef"),
