@@ -100,7 +100,7 @@ async def _body(request: Request) -> Object:
 
 def _media_type(request: Request, expected: str) -> None:
     given = request.headers.get("content-type", "").partition(";")[0].strip()
-    if given != expected:
+    if given != expected and (given or request.method == "PATCH"):  # the Python client names none when it creates
         message = f"the body has media type {given or 'none'}; the local target accepts {expected} for {request.method}"
         raise ApiError(415, "UnsupportedMediaType", message)
 

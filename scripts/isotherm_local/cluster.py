@@ -14,7 +14,6 @@ import fcntl
 import http.client
 import json
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -25,12 +24,12 @@ from typing import Any
 
 from isotherm import tekton
 from isotherm_local import processes
+from isotherm_local.ports import PARTS, choose_ports
 from isotherm_local.processes import Process
 
 DEFAULT_STATE = Path("build/local")
 DEFAULT_NAMESPACE = "default"
 START_SECONDS = 60.0
-PARTS = ("api", "router", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Endpoints:
         return f"http://127.0.0.1:{self.router_port}"
 
     @property
-    def mlflow_uri(self) -> str:
+    def mlflow_url(self) -> str:
         """The tracking server (param `mlflow-uri`)."""
         return f"http://127.0.0.1:{self.mlflow_port}"
 
@@ -75,38 +74,6 @@ class _Record:
     @property
     def process(self) -> Process:
         return Process(self.pid, self.identity)
-
-
-def port_is_free(port: int) -> bool:
-    """Tell whether a server may listen on a loopback port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def choose_ports(asked: dict[str, int | None], before: dict[str, int]) -> dict[str, int]:
-    """Choose a port per part: the one asked for, else the last one where it is free, else any free one.
-
-    Raises `BadInput` naming a port that is asked for and taken.
-    """
-    chosen: dict[str, int] = {}
-    for part in PARTS:
-        port, option = asked[part], f"--{part}-port"
-        if port is not None and (not 1 <= port <= 65535 or not port_is_free(port) or port in chosen.values()):
-            remedy = f"give another port with {option}, or end what listens there (ss -ltnp 'sport = :{port}')"
-            raise tekton.BadInput(f"port {port} for {part} is taken or not a port", remedy=remedy)
-        if port is None and before.get(part) and before[part] not in chosen.values() and port_is_free(before[part]):
-            port = before[part]
-        while port is None or port in chosen.values():
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = int(probe.getsockname()[1])
-        chosen[part] = port
-    return chosen
 
 
 class Cluster:
@@ -138,6 +105,16 @@ class Cluster:
         if record is None or not record.process.alive():
             raise tekton.Unavailable("the local target is not running", remedy="start it: isotherm start")
         return record.endpoints
+
+    @property
+    def mlflow_url(self) -> str:
+        """The running MLflow server (param `mlflow-uri`)."""
+        return self.endpoints.mlflow_url
+
+    @property
+    def router_url(self) -> str:
+        """The running router (param `router-url`)."""
+        return self.endpoints.router_url
 
     def kubeconfig(self, namespace: str = DEFAULT_NAMESPACE) -> Path:
         """Write (again) and return the kubeconfig whose current context is `namespace`."""
@@ -194,7 +171,7 @@ class Cluster:
         if record is None or not record.process.alive():
             return []
         ready, where = self._readyz(record.endpoints), record.endpoints
-        urls = {"haproxy": where.router_url, "mlflow": where.mlflow_uri}
+        urls = {"haproxy": where.router_url, "mlflow": where.mlflow_url}
         logs = {"haproxy": self.state / "haproxy.log", "mlflow": self.state / "mlflow" / "log"}
         parts = [Part("api", record.pid, ready.get("api", False), record.process.rss_mib(), "", self.log)]
         for name, process in sorted(read_children(self.state / CHILDREN_FILE).items()):

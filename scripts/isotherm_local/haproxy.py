@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isotherm import tekton
-from isotherm_local import processes, router
+from isotherm_local import ports, processes, router
 from isotherm_local.kinds import ENDPOINT_SLICE, ROUTE, SERVICE, Kind, Object
 from isotherm_local.store import Store
 
@@ -136,21 +136,21 @@ def endpoints(slices: Sequence[Object], service: str, port_name: str | None) -> 
     for item in slices:
         if item["metadata"].get("labels", {}).get(LABEL_SERVICE_NAME) != service:
             continue
-        ports = [p["port"] for p in item.get("ports") or [] if port_name in (None, p.get("name"))]
+        numbers = [p["port"] for p in item.get("ports") or [] if port_name in (None, p.get("name"))]
         for endpoint in item.get("endpoints") or []:
-            if ports and endpoint.get("conditions", {}).get("ready"):
+            if numbers and endpoint.get("conditions", {}).get("ready"):
                 address = endpoint["addresses"][0]
-                found.append((service, f"{service}:{address}:{ports[0]}", address, ports[0]))
+                found.append((service, f"{service}:{address}:{numbers[0]}", address, numbers[0]))
     return sorted(found)
 
 
 def _port_name(route: Object, service: Object | None) -> str | None:
     """Translate the Route's `port.targetPort` (a Service's port name or its target) to the slices' port name."""
     wanted = (route["spec"].get("port") or {}).get("targetPort")
-    ports = service["spec"]["ports"] if service else []
+    declared = service["spec"]["ports"] if service else []
     if wanted is None:
-        return ports[0].get("name") if ports else None
-    return next((p.get("name") for p in ports if wanted in (p.get("name"), p.get("targetPort"))), str(wanted))
+        return declared[0].get("name") if declared else None
+    return next((p.get("name") for p in declared if wanted in (p.get("name"), p.get("targetPort"))), str(wanted))
 
 
 def admit(routes: Sequence[Object]) -> dict[str, Object]:
@@ -307,6 +307,9 @@ class RouterController:
             self.haproxy.reload()
         else:
             self.ready = False
+            if not ports.port_is_free(self.haproxy.port):
+                what = f"port {self.haproxy.port}, where the router should listen, is taken"
+                raise tekton.Unavailable(what, remedy=ports.remedy("router", self.haproxy.port))
             self.haproxy.start()
         deadline = time.monotonic() + SETTLE_SECONDS
         while self.haproxy.generation() != generation:

@@ -268,7 +268,7 @@ class Controller:
                 for o in self.store.list(ENDPOINT_SLICE, namespace)
                 if o["metadata"]["labels"].get("kubernetes.io/service-name") == name
             ]
-            for slot in range(max(len(pods), len(owned))):
+            for slot in range(max(1, len(pods), len(owned))):
                 content = slice_content(service, pods[slot : slot + 1])
                 self.store.apply(ENDPOINT_SLICE, namespace, f"{name}-{slot}", content)
 

@@ -10,13 +10,13 @@ import hashlib
 import json
 import re
 import signal
-import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isotherm_local import processes
+from isotherm import contract
+from isotherm_local import ports, processes
 from isotherm_local.kinds import Object
 from isotherm_local.supervisor import http_status
 
@@ -94,7 +94,7 @@ def pod_template(service: Object, runtime: Object) -> Template:
     }
     container = json.loads(_PLACEHOLDER.sub(lambda m: str(metadata[m[1].lower()]), json.dumps(container)))
     name = f"{metadata['name']}-predictor"
-    ports = container.get("ports") or []
+    declared = container.get("ports") or []
     probe = (container.get("readinessProbe") or {}).get("httpGet") or {}
     inherited = {
         **(spec.get("annotations") or {}),
@@ -109,7 +109,7 @@ def pod_template(service: Object, runtime: Object) -> Template:
         storage_uri=model.get("storageUri", ""),
         replicas=predictor.get("minReplicas", 1),
         port=_http_port(container["args"]),
-        port_name=next((p.get("name") for p in ports), None),
+        port_name=next((p.get("name") for p in declared), None),
         ready_path=probe.get("path", READY_PATH),
     )
 
@@ -173,13 +173,6 @@ def command_line(template: Template, port: int, folder: Path) -> tuple[list[str]
     }
 
 
-def free_port() -> int:
-    """Ask the kernel for a loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass(eq=False)
 class Pod:
     """A running predictor. `end_after` is the time after which it is ended, None while it is wanted."""
@@ -201,10 +194,13 @@ class Pod:
         cls, namespace: str, service: str, template: Template, state: Path, children: Children, now: float
     ) -> Pod:
         """Start the process; raises `Unsupported` where the template cannot be run."""
-        port = free_port()
+        port = ports.free_port()
         command, variables = command_line(template, port, model_folder(state, namespace, template.storage_uri))
         folder = state / "namespaces" / namespace / "predictors" / service
-        env = {**processes.environment(folder / "home", Path(command[0]).parent), **variables}
+        env = processes.environment(folder / "home", Path(command[0]).parent)
+        # A pod has an address and a /tmp of its own; here that is loopback and a folder beside the log.
+        env |= {contract.ENV_HTTP_HOST: "127.0.0.1", "TMPDIR": str(folder / "tmp"), **variables}
+        (folder / "tmp").mkdir(exist_ok=True)
         name = f"{service}-predictor-{template.digest}-{port}"
         process = children.start(name, command, env=env, cwd=folder, log_file=folder / "log")
         return cls(name, template, port, process, folder / "log", now)

@@ -121,7 +121,8 @@ class Mlflow:
     name = "mlflow"
 
     def __init__(self, settings: Settings, children: Children) -> None:
-        self.settings, self.children, self.ready = settings, children, False
+        self.settings, self.children = settings, children
+        self.ready = self.was_ready = False
         self.folder = settings.state / "mlflow"
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -140,11 +141,14 @@ class Mlflow:
             if child.poll() is not None:
                 self.ready = False
                 log.warning("mlflow ended with %s: %s", child.returncode, processes.last_line(self.folder / "log"))
+                if not self.was_ready:
+                    cause = processes.last_line(self.folder / "log")
+                    raise tekton.Unavailable(f"MLflow did not start: {cause}", remedy=f"see {self.folder / 'log'}")
                 await asyncio.sleep(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)])
                 child, failures = self.start(), failures + 1
-            if not self.ready or failures:
+            elif not self.ready:
                 self.ready = await http_status(self.settings.mlflow_port, "/health") == 200
-                failures = 0 if self.ready else failures
+                self.was_ready, failures = self.was_ready or self.ready, 0 if self.ready else failures
             await asyncio.sleep(1.0 if self.ready else 0.05)
 
 
