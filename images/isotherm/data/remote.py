@@ -10,9 +10,11 @@ Errors  `BadInput` (not tracked, remote or credentials wrong), `Refused` (listin
 from __future__ import annotations
 
 import configparser
+import errno
 import os
 import posixpath
 import re
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -236,6 +238,8 @@ def transfer(out: Out, remote: Remote, scratch: Path) -> tuple[list[store.Entry]
             with _progress(cache, out.size):
                 repo.fetch(targets=[str(root / "dataset.dvc")])
     except DownloadError as error:
+        if shutil.disk_usage(scratch).free < 1 << 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch.parent)) from error
         raise tekton.Unavailable(
             f"DVC could not fetch from {remote.url} ({error})", remedy="see the lines above"
         ) from error
