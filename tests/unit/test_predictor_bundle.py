@@ -84,6 +84,7 @@ def test_a_damaged_bundle_is_refused_by_name(folder: Path, damage: Callable[[Pat
         ({"schema_version": 2}, "schema_version"),
         ({"validated": {"residual_denominator": 0}}, "residual_denominator"),
         ({"samples": {"points": [[0, 0, 0]], "u": [5.0], "a": [2.0]}}, "does not repeat the samples of `u`"),
+        ({"samples": {"points": [[0, 0, 0]], "u": [1e-5], "a": [2.0]}}, "does not repeat the samples of `u`"),
         ({"samples": {"points": [[0, 0, 0]], "u": [], "a": [2.0]}}, "does not repeat the samples of `u`"),
     ],
 )
