@@ -120,7 +120,7 @@ def overlay_digests(catalog: Catalog) -> Iterable[Place]:
                 found += [
                     (f"{p['name']} of {item['metadata']['name']}", p.get("default"))
                     for p in item["spec"].get("params", ())
-                    if p["name"].endswith("-image")
+                    if p["name"] == "predictor-image"
                 ]
         for what, image in found:
             if "@sha256:" not in str(image):

@@ -113,9 +113,16 @@ def results_unwritten(catalog: Catalog) -> Iterable[Place]:
                     "which the Task does not declare; declare it"
                 ),
             )
+
+
+@rule("results-first")
+def results_first(catalog: Catalog) -> Iterable[Place]:
+    """Results exist before the program does anything that may fail, the reading of its inputs included."""
+    for doc, program in programs(catalog):
         if program.results_line > program.environment_line > 0:
             yield (
                 doc,
                 ("spec", "results"),
-                f"{program.path.name} reads its inputs before its results exist; enter tekton.results(...) first",
+                f"{program.path.name} reads its inputs (line {program.environment_line}) before its results exist; "
+                "enter tekton.results(...) first",
             )

@@ -166,11 +166,26 @@ def _environ_name(node: ast.AST, constants: dict[str, ast.expr], askers: dict[st
     return None
 
 
-def _visit_shared(program: Program, node: ast.AST) -> None:
+def _input_names(trees: dict[str, ast.Module]) -> set[str]:
+    """Name what holds the inputs: variables assigned from `tekton.environment(...)`, and SimpleNamespace arguments."""
+    names = set()
+    for tree in trees.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and _called(node.value) == "environment":
+                names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            elif isinstance(node, ast.arg) and node.annotation and "SimpleNamespace" in ast.unparse(node.annotation):
+                names.add(node.arg)
+    return names
+
+
+def _visit_shared(program: Program, node: ast.AST, inputs: set[str]) -> None:
     if isinstance(node, ast.Attribute):
-        (program.assigned if isinstance(node.ctx, ast.Store) else program.used).add(node.attr)
-    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-        program.used.add(node.id)
+        if isinstance(node.ctx, ast.Store):
+            program.assigned.add(node.attr)
+        elif isinstance(node.value, ast.Name) and node.value.id in inputs:
+            program.used.add(node.attr)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "vars" and ast.unparse(node.args[0]) in inputs:
+        program.used |= set(program.required)  # all of them travel on together
     elif _called(node) in ("add_argument", "parse_args") or (isinstance(node, ast.Name) and node.id == "argv"):
         program.takes_arguments = True
 
@@ -181,7 +196,8 @@ def _visit_own(program: Program, node: ast.AST, constants: dict[str, ast.expr]) 
         names, complete = _keywords(node, constants)
         target = program.required if called == "environment" else program.results
         target.update(names)
-        setattr(program, f"{called}_line", node.lineno)
+        first = getattr(program, f"{called}_line") or node.lineno
+        setattr(program, f"{called}_line", min(first, node.lineno))
         if not complete:
             program.unresolved.append(node.lineno)
 
@@ -192,13 +208,13 @@ def read_program(images: Path, module: str) -> Program:
     path = module_path(images, module)
     if path is None:
         raise ValueError(f"module {module} is not under {images}")
-    program, constants, askers = Program(path), _constants(trees), _askers(trees)
+    program, constants, askers, inputs = Program(path), _constants(trees), _askers(trees), _input_names(trees)
     for name, tree in trees.items():
         if name in SHARED:
             continue
         own = name == module or not _is_program(tree)
         for node in ast.walk(tree):
-            _visit_shared(program, node)
+            _visit_shared(program, node, inputs)
             if not own:
                 continue
             _visit_own(program, node, constants)

@@ -179,7 +179,7 @@ def no_secret_env(catalog: Catalog) -> Iterable[Place]:
 
 @rule("credentials")
 def credentials(catalog: Catalog) -> Iterable[Place]:
-    """Workspaces for credentials are optional and read-only; others are described as what they hold."""
+    """Workspaces for credentials are optional, and read-only in a Task."""
     for doc in catalog.published:
         for keys, workspace in doc.items("workspaces"):
             if not workspace["name"].endswith("-credentials"):
@@ -240,24 +240,6 @@ def resources(catalog: Catalog) -> Iterable[Place]:
             )
         if "cpu" in limits:
             yield doc, at, "limits CPU, which throttles; remove the limit"
-
-
-@rule("image")
-def images(catalog: Catalog) -> Iterable[Place]:
-    """A step's image is isotherm/FAMILY with the package's version or a digest, and its family has a lock."""
-    version = re.search(
-        r'^version = "([^"]+)"', (catalog.root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    for doc, keys, step in steps(catalog):
-        image, at = str(step.get("image", "")), (*keys, "image")
-        matched = re.fullmatch(r"isotherm/([a-z-]+)(?::([\w.-]+)|@sha256:[0-9a-f]{64})", image)
-        if matched is None:
-            yield doc, at, f"image is {image!r}; write isotherm/FAMILY:VERSION (overlays pin the digest)"
-            continue
-        if not list((catalog.root / "images" / matched[1]).glob("requirements*.txt")):
-            yield doc, at, f"images/{matched[1]} has no requirements; name an image family"
-        if matched[2] and version and matched[2] != version[1]:
-            yield doc, at, f"tag {matched[2]} is not the package's version {version[1]}; write that"
 
 
 @rule("step-timeout")

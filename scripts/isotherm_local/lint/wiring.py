@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -74,6 +75,20 @@ def _type(doc: Doc, value: Any) -> str:
         if value == f"$(params.{name}[*])" and param.get("type") == "array"
     ]
     return "array" if whole else "string" if isinstance(value, str) else type(value).__name__
+
+
+@rule("defaults")
+def defaults(catalog: Catalog) -> Iterable[Place]:
+    """A Pipeline's param has the default of the Task's param that it is passed to, where both have one."""
+    for doc, keys, task, definition in uses(catalog):
+        ours, theirs = doc.by_name("params"), definition.by_name("params")
+        for index, item in enumerate(task.get("params") or ()):
+            matched = re.fullmatch(r"\$\(params\.([a-z0-9-]+)\)", str(item.get("value")))
+            mine = ours.get(matched[1], {}).get("default") if matched else None
+            other = theirs.get(item["name"], {}).get("default")
+            if mine and other and mine != other:
+                message = f"{item['name']} is {mine} by default here, {other} in {definition.name}; make them equal"
+                yield doc, (*keys, "params", index), message
 
 
 @rule("pipeline-params-used")
@@ -217,12 +232,12 @@ def run_after(catalog: Catalog) -> Iterable[Place]:
 
 @rule("finally")
 def finally_tasks(catalog: Catalog) -> Iterable[Place]:
-    """A finally Task takes statuses, context and params, never results (these may be missing); it hears of every Task."""
+    """A finally Task takes statuses, context and params, never results (they may be missing); it hears of all Tasks."""
     for doc in catalog.pipelines.values():
         names = list(doc.by_name("tasks"))
         allowed = {"tasks.status", *(f"tasks.{name}.{word}" for name in names for word in ("status", "reason"))}
-        if not doc.spec.get("finally"):
-            yield doc, ("spec",), "has no finally Task; end it with report-run, which says what happened"
+        if "report-run" not in [(task.get("taskRef") or {}).get("name") for _, task in doc.items("finally")]:
+            yield doc, ("spec",), "does not end with report-run; add it to finally, it says what happened"
         for keys, task in doc.items("finally"):
             for found in sorted(references(task)):
                 if found not in allowed and not found.startswith(FINALLY_MAY_ASK):
@@ -283,7 +298,7 @@ def timeouts(catalog: Catalog) -> Iterable[Place]:
 
 @rule("retries")
 def retries(catalog: Catalog) -> Iterable[Place]:
-    """Only a Task annotated isotherm.dev/idempotent is retried, and a Task never retries by itself."""
+    """Only a Task annotated isotherm.dev/idempotent is retried: the first attempt may still run beside it."""
     for doc, keys, task, definition in uses(catalog):
         idempotent = (definition.data["metadata"].get("annotations") or {}).get(IDEMPOTENT) == "true"
         if task.get("retries") and not idempotent:

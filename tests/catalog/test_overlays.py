@@ -1,0 +1,110 @@
+"""What `oc apply -k` sends: the root and the overlays dev, staging and prod, rendered."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from isotherm_local.lint import gotools, overlays
+from isotherm_local.lint.model import Catalog
+from isotherm_local.lint.schema import complaints
+
+ROOT = Path(__file__).resolve().parents[2]
+Objects = dict[tuple[str, str], dict[str, Any]]
+
+
+def render(folder: str) -> Objects:
+    """Render a kustomization into objects by kind and name, or skip where nothing here can."""
+    try:
+        text, refusal = overlays.render(Catalog(ROOT), folder)
+    except gotools.Missing as error:
+        if gotools.required():
+            raise
+        pytest.skip(str(error))
+    assert refusal == ""
+    items = [item for item in yaml.safe_load_all(text) if item]
+    return {(item["kind"], item["metadata"]["name"]): item for item in items}
+
+
+def default(objects: Objects, param: str) -> str:
+    """Default of a param of the main Pipeline."""
+    params = objects["Pipeline", "inverse-heat-pinn"]["spec"]["params"]
+    return next(item["default"] for item in params if item["name"] == param)
+
+
+def test_root_is_the_catalog_without_a_namespace() -> None:
+    objects = render(".")
+    assert {name for kind, name in objects if kind == "Pipeline"} == {"inverse-heat-pinn", "rollback"}
+    assert len([kind for kind, _ in objects if kind == "Task"]) == 7
+    assert ("PersistentVolumeClaim", "isotherm") in objects
+    assert all("namespace" not in item["metadata"] for item in objects.values())
+
+
+@pytest.mark.parametrize(
+    ("overlay", "namespace", "storage", "min_improvement", "allow_source_image", "gpu", "pinned"),
+    [
+        ("dev", "isotherm-dev", "10Gi", "-0.02", "true", None, False),
+        ("staging", "isotherm-staging", "50Gi", "-0.02", "false", None, False),
+        ("prod", "ml-prod", "200Gi", "0", "false", "1", True),
+    ],
+)
+def test_overlays_differ_as_their_comments_say(
+    overlay: str, namespace: str, storage: str, min_improvement: str, allow_source_image: str, gpu: str | None,
+    pinned: bool,
+) -> None:  # fmt: skip
+    objects = render(f"overlays/{overlay}")
+    assert objects["Namespace", namespace]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    claim = objects["PersistentVolumeClaim", "isotherm"]["spec"]
+    assert (claim["resources"]["requests"]["storage"], claim["accessModes"]) == (storage, ["ReadWriteOnce"])
+    assert default(objects, "min-improvement") == min_improvement
+    assert default(objects, "allow-source-image") == allow_source_image
+    limits = objects["Task", "pinn-train"]["spec"]["steps"][0]["computeResources"]["limits"]
+    assert limits.get("nvidia.com/gpu") == gpu
+    assert ("@sha256:" in default(objects, "predictor-image")) is pinned
+    assert ("ConfigMap", "settings") not in objects
+
+
+def test_a_pinned_digest_reaches_the_step_its_image_ref_and_the_predictor(tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    for room in ("tasks", "pipelines", "overlays"):
+        shutil.copytree(ROOT / room, copy / room)
+    path = copy / "overlays" / "dev" / "kustomization.yaml"
+    digest = f"sha256:{'ab' * 32}"
+    images = [
+        {"name": f"isotherm/{family}", "newName": f"registry.example/{family}", "digest": digest}
+        for family in ("ops", "pinn-api")
+    ]
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "images": images}))
+    try:
+        command = gotools.kustomize(ROOT / "scripts" / "schemas")
+    except gotools.Missing as error:
+        pytest.skip(str(error))
+    done = subprocess.run([*command, str(path.parent)], capture_output=True, text=True, check=True)
+    objects = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(done.stdout)}
+    step = objects["Task", "route-shift"]["spec"]["steps"][0]
+    assert step["image"] == f"registry.example/ops@{digest}"
+    assert {"name": "IMAGE_REF", "value": step["image"]} in step["env"]
+    assert default(objects, "predictor-image") == f"registry.example/pinn-api@{digest}"
+
+
+def test_plain_kubernetes_component_gives_a_run_its_volume_group(tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    shutil.copytree(ROOT / "overlays" / "components" / "kubernetes", copy / "kubernetes")
+    run = (ROOT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml").read_text()
+    (copy / "heatinv.yaml").write_text(run.replace("generateName: heatinv-", "name: heatinv-1"))
+    (copy / "kustomization.yaml").write_text("resources: [heatinv.yaml]\ncomponents: [kubernetes]\n")
+    try:
+        command = gotools.kustomize(ROOT / "scripts" / "schemas")
+        done = subprocess.run([*command, str(copy)], capture_output=True, text=True, check=True)
+        rendered = copy / "rendered.yaml"
+        rendered.write_text(done.stdout)
+        accepted = complaints(Catalog(ROOT), [rendered])
+    except gotools.Missing as error:
+        pytest.skip(str(error))
+    assert yaml.safe_load(done.stdout)["spec"]["taskRunTemplate"]["podTemplate"]["securityContext"]["fsGroup"] == 1001
+    assert accepted == []
