@@ -28,7 +28,7 @@ def output_names(model: Model) -> list[str]:
     return [*names, contract.ONNX_BOUNDARY_RESIDUAL] if model.setting.has_boundary else names
 
 
-class FieldGraph(torch.nn.Module):
+class FieldGraph(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
     """Fields and residuals of a trained model. `forward` returns [n, outputs]."""
 
     def __init__(self, model: Model, theta: Tensor) -> None:
@@ -89,7 +89,7 @@ class FieldGraph(torch.nn.Module):
         return torch.stack([found[name] for name in output_names(self.model)], dim=1)
 
 
-class _Named(torch.nn.Module):
+class _Named(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, graph: FieldGraph) -> None:
         super().__init__()
         self.graph = graph
@@ -112,7 +112,7 @@ def to_onnx(graph: FieldGraph) -> bytes:
     buffer = io.BytesIO()
     names = output_names(graph.model)
     with warnings.catch_warnings(), torch.no_grad():
-        # The newer exporter needs onnxscript and rewrites float64 constants; this one is exact here and checked by parity.
+        # The newer exporter needs onnxscript; this one warns of its age, and its parity is checked to rounding.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Named(graph),

@@ -53,7 +53,7 @@ def run(objective: Objective, stages: list[Stage], state: State, free_before_nui
     """Iterate until the last stage stalls or is used up, yielding the state after every iteration."""
     while not state.done:
         started = time.perf_counter()
-        stage = stages[state.stage]
+        at, stage = state.stage, stages[state.stage]
         weighted = objective.reweighted(pde=stage.w_pde)
         free = len(state.theta) if stage.nuisance else free_before_nuisance
         if state.damping == 0:

@@ -1,4 +1,6 @@
-"""What a finished training is worth, on points and measurements that it never saw. All nondimensional but u_rms.
+"""What a finished training is worth, on points and measurements that it never saw.
+
+Nondimensional, but for u_rms, a_mean and nuisance_*, which are in the problem's units.
 
 pde_loss      mean r^2 on Sobol points
 val_residual  sqrt(mean r^2 / mean(u_t^2 + (div a grad u)^2 + f^2)) on other Sobol points
@@ -54,10 +56,22 @@ def on_heldout(model: Model, params: Params, inputs: Inputs, seed: int) -> dict[
         start = sampling.initial(setting, EDGE_POINTS, seed + 1)
         u = model.u(params, model.sites(start, ""))
         metrics[contract.IC_LOSS] = float(setting.initial_residual(u, start).square().mean())
-    return metrics | _on_measurements(model, params, inputs) | _against_truth(model, params, seed)
+    metrics |= on_measurements(model, params, inputs) | _against_truth(model, params, seed)
+    return metrics | _estimates(model, params)
 
 
-def _on_measurements(model: Model, params: Params, inputs: Inputs) -> dict[str, float]:
+def _estimates(model: Model, params: Params) -> dict[str, float]:
+    # The numbers that the measurement was made for, in physical units.
+    scales = model.setting.problem.scales
+    a = model.a(params, model.sites(sampling.plate_grid(model.setting, GRID_SIDE), "")).v
+    found = {"a_mean": float(a.mean()) * scales.of("a")}
+    units = {"b": 1 / scales.time, "s": scales.length}
+    nuisance = model.nuisance(params, 1)
+    return found | {f"nuisance_{name}": float(value) * units[name] for name, value in nuisance.items()}
+
+
+def on_measurements(model: Model, params: Params, inputs: Inputs) -> dict[str, float]:
+    """u_rms in u's own unit and, where sigma is known, val_misfit."""
     rows = inputs.heldout.tensors()
     error = model.u(params, model.sites(rows.points, "")).v - rows.u
     metrics = {"u_rms": float(error.square().mean().sqrt()) * inputs.problem.scales.u}

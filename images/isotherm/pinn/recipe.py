@@ -12,11 +12,8 @@ from isotherm.physics.problem import AreaMeanClosure, ConstantDiffusivity, Probl
 from isotherm.pinn.levenberg import Stage
 from isotherm.pinn.networks import Architecture
 from isotherm.pinn.objective import Counts, Weights
+from isotherm.pinn.wishes import LM, SOURCE, Wishes
 from isotherm.tekton import BadInput
-
-LM, SOURCE = "lm", "source"
-RECIPES = (LM, SOURCE)
-A_MODELS = ("auto", "nn", "poly", "constant")
 
 W_PDE, W_PDE_CLOSURE = 100.0, 2500.0
 W_EDGE = 10.0
@@ -53,24 +50,6 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user asked for; None leaves the recipe's own choice."""
-
-    recipe: str = LM
-    epochs: int | None = None
-    lr: float | None = None
-    a_reg: float | None = None
-    f_reg: float | None = None
-    w_pde: float | None = None
-    w_bc: float | None = None
-    w_ic: float | None = None
-    a_model: str = "auto"
-    infer_f: bool = False
-    restarts: int = 3
-    seed: int = 0
 
 
 def resolve(wishes: Wishes, problem: Problem) -> Recipe:

@@ -1,7 +1,7 @@
 """Restarts of one training: each in a process of its own on one thread, resumable; the lowest objective is kept.
 
-One thread each makes the result independent of the machine's cores, bit for bit on one kind of CPU; two restarts run at
-a time on two cores. A worker ends when its parent does, however that ended.
+One thread each makes the result independent of the number of cores, bit for bit on one kind of CPU. A worker ends when its
+parent does, however that ended.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from isotherm import tekton
 from isotherm.pinn.levenberg import State
 from isotherm.pinn.model import Model
 from isotherm.pinn.prepare import Inputs
-from isotherm.pinn.recipe import LM, Recipe
+from isotherm.pinn.recipe import Recipe
+from isotherm.pinn.wishes import LM
 
 CHECKPOINT_SECONDS = 1.0
 MESSAGE_SECONDS = 0.25
+PER_CORE = 2
 _CHECK_SIDE = 61
 
 
@@ -132,7 +134,8 @@ def run_all(
     """
     waiting = [k for k in range(recipe.restarts) if finished(inputs, recipe, k, folder) is None]
     context = multiprocessing.get_context("spawn")
-    slots = max(1, min(len(os.sched_getaffinity(0)), len(waiting)))
+    # Three restarts on two cores end sooner side by side than one after the other two.
+    slots = max(1, min(PER_CORE * len(os.sched_getaffinity(0)), len(waiting)))
     running: dict[Connection, Any] = {}
 
     def start() -> None:
@@ -201,9 +204,9 @@ def _work(inputs: Inputs, recipe: Recipe, restart: int, folder: Path, pipe: Conn
 
 def _progress(recipe: Recipe, restart: int, state: State) -> Progress:
     last = dict(state.history[-1])
-    for name in ("iteration", "stage", "seconds"):
-        last.pop(name)
-    return Progress(restart, state.iteration, recipe.epochs, state.stage, state.seconds, last)
+    stage = int(last.pop("stage"))
+    del last["iteration"], last["seconds"]
+    return Progress(restart, state.iteration, recipe.epochs, stage, state.seconds, last)
 
 
 def _end_with_parent() -> None:

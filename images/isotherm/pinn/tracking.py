@@ -1,0 +1,176 @@
+"""The MLflow side of a training: one run and one model per content key and PipelineRun, however often it is started.
+
+Everything is searched for before it is created, and a POST that may have been lost is not repeated blindly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isotherm import contract
+from isotherm.registry.client import no_answer, no_repeats
+from isotherm.tekton import Unavailable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from mlflow import MlflowClient
+    from numpy.typing import NDArray
+
+TAG_KEY = "training_key"
+MODEL_NAME = "model"
+BATCH = 900  # the server takes at most 1000 metrics at once
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of this training in MLflow."""
+
+    run_id: str
+    experiment_id: str
+
+
+def open_run(client: MlflowClient, experiment: str, key: str, pipeline_run: str) -> Run:
+    """Find this training's run, or create it."""
+    experiment_id = _experiment(client, experiment)
+    found = _find_run(client, experiment_id, key, pipeline_run)
+    if found is None:
+        from mlflow.exceptions import MlflowException
+
+        tags = {TAG_KEY: key, contract.TAG_PIPELINE_RUN: pipeline_run}
+        try:
+            with no_repeats():
+                found = client.create_run(experiment_id, tags=tags, run_name=contract.RUN_NAME).info.run_id
+        except MlflowException as error:
+            if not no_answer(error):
+                raise
+            # The server may have made the run before the answer was lost.
+            time.sleep(1)
+            found = _find_run(client, experiment_id, key, pipeline_run)
+            if found is None:
+                raise Unavailable("MLflow did not answer while the run was created", remedy="run again") from error
+    return Run(found, experiment_id)
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException as error:
+        # Another training made it in between.
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise error
+        return str(found.experiment_id)
+
+
+def _find_run(client: MlflowClient, experiment_id: str, key: str, pipeline_run: str) -> str | None:
+    wanted = f"tags.{TAG_KEY} = '{key}'"
+    runs = client.search_runs([experiment_id], filter_string=wanted, order_by=["attributes.start_time ASC"])
+    for run in runs:
+        if run.data.tags.get(contract.TAG_PIPELINE_RUN, "") == pipeline_run:
+            return str(run.info.run_id)
+    return None
+
+
+def describe(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+    """Log params and tags; repeating it changes nothing."""
+    from mlflow.entities import Param, RunTag
+
+    client.log_batch(
+        run.run_id,
+        params=[Param(name, str(value)) for name, value in params.items()],
+        tags=[RunTag(name, value) for name, value in tags.items()],
+    )
+
+
+def log_metrics(
+    client: MlflowClient, run: Run, finals: Mapping[str, float], curve: Sequence[tuple[int, float]]
+) -> None:
+    """Log the final metrics and `train_residual` by step, once: a curve that is there already is left alone."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    logged = client.get_run(run.run_id).data.metrics
+    if contract.PDE_LOSS in logged:
+        return
+    metrics = [Metric(contract.TRAIN_RESIDUAL, value, now, step) for step, value in curve]
+    done = {m.step for m in client.get_metric_history(run.run_id, contract.TRAIN_RESIDUAL)}
+    metrics = [m for m in metrics if m.step not in done]
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run.run_id, metrics=metrics[start : start + BATCH])
+    # These come last and in one transaction: where they are, the curve is whole.
+    client.log_batch(run.run_id, metrics=[Metric(n, v, now, len(curve)) for n, v in finals.items()])
+
+
+def log_dataset(client: MlflowClient, run: Run, points: NDArray[np.float64], name: str, md5: str, source: str) -> None:
+    """Link the dataset, with DVC's md5 as its digest, unless it is linked."""
+    import mlflow.data
+    from mlflow.entities import DatasetInput, InputTag
+
+    if client.get_run(run.run_id).inputs.dataset_inputs:
+        return
+    dataset = mlflow.data.from_numpy(points, source=source, name=name, digest=md5)
+    entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
+    client.log_inputs(run.run_id, datasets=[entry])
+
+
+def log_model(
+    client: MlflowClient,
+    run: Run,
+    module: torch.nn.Module,
+    example: NDArray[np.float64],
+    digest: str,
+    extra: list[Path],
+) -> str:
+    """Log the model as pt2 with `extra` files beside it, or find the one that a former attempt logged.
+
+    Returns `models:/m-...`.
+    """
+    found = _find_model(client, run, digest)
+    if found is None:
+        import mlflow
+        import mlflow.pytorch
+        import torch
+        from mlflow.models import infer_signature
+
+        with torch.no_grad():
+            outputs = module(torch.from_numpy(example)).numpy()
+        with mlflow.start_run(run_id=run.run_id, log_system_metrics=False):
+            info = mlflow.pytorch.log_model(
+                module,
+                name=MODEL_NAME,
+                signature=infer_signature(example, outputs),
+                input_example=example,
+                serialization_format="pt2",
+                extra_files=[str(path) for path in extra],
+                # Given, not inferred: inference starts a second Python and loads the model there.
+                pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", "numpy"],
+                tags={contract.TAG_MODEL_DIGEST: digest},
+            )
+        found = str(info.model_id)
+    return f"models:/{found}"
+
+
+def _find_model(client: MlflowClient, run: Run, digest: str) -> str | None:
+    wanted = f"tags.{contract.TAG_MODEL_DIGEST} = '{digest}'"
+    for model in client.search_logged_models([run.experiment_id], filter_string=wanted):
+        if model.source_run_id == run.run_id and str(model.status) in ("READY", "LoggedModelStatus.READY"):
+            return str(model.model_id)
+    return None
+
+
+def finish(client: MlflowClient, run: Run, files: Mapping[str, Sequence[Path]]) -> None:
+    """Upload artifacts by folder and end the run."""
+    for folder, paths in files.items():
+        for path in paths:
+            client.log_artifact(run.run_id, str(path), folder or None)
+    client.set_terminated(run.run_id, "FINISHED")
