@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from isotherm.data import fetch, generate, publish, store
+from isotherm.data import benchmarks, fetch, publish, store
 
 PATH = "data/heatinv"
 
@@ -80,7 +80,7 @@ class DataRepository:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Publish a small HeatInv dataset once."""
     home = tmp_path_factory.mktemp("published")
-    generate.generate(home / "batch", n=60, seed=1)
+    benchmarks.generate(home / "batch", n=60, seed=1)
     publish.publish(home / "batch", home / "repository", str(home / "remote"), PATH, "HeatInv v1")
     return home
 

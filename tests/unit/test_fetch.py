@@ -15,7 +15,7 @@ import yaml
 from data_repository import PATH, DataRepository, published, repository
 
 from isotherm import tekton
-from isotherm.data import fetch, generate, publish, schema, store
+from isotherm.data import benchmarks, fetch, publish, schema, store
 
 __all__ = ["published", "repository"]
 
@@ -88,7 +88,7 @@ def test_a_branch_a_tag_and_a_commit_name_the_same_dataset(repository: DataRepos
 
 def test_an_older_commit_still_names_its_own_dataset(repository: DataRepository, tmp_path: Path) -> None:
     first = repository.dataset_hash
-    generate.generate(tmp_path / "second", n=80, seed=2)
+    benchmarks.generate(tmp_path / "second", n=80, seed=2)
     newer = publish.publish(tmp_path / "second", repository.git, str(repository.remote), PATH, "HeatInv v2")
     again = publish.publish(tmp_path / "second", repository.git, str(repository.remote), PATH, "HeatInv v2")
     assert newer == again != repository.commit

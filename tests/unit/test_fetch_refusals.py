@@ -15,7 +15,7 @@ import yaml
 from data_repository import PATH, DataRepository, published, repository
 
 from isotherm import tekton
-from isotherm.data import fetch, generate, publish, remote, schema
+from isotherm.data import benchmarks, fetch, publish, remote, schema
 from isotherm.data import repository as git_repository
 
 __all__ = ["published", "repository"]
@@ -214,7 +214,7 @@ def test_a_repository_without_a_usable_default_remote_asks_for_one(
 
 
 def test_bad_measurements_are_refused_at_the_fetch(repository: DataRepository, tmp_path: Path) -> None:
-    dataset = generate.generate(tmp_path / "bad", n=60, seed=1)
+    dataset = benchmarks.generate(tmp_path / "bad", n=60, seed=1)
     publish.publish(tmp_path / "bad", repository.git, str(repository.remote), PATH, "good")
     dataset.train.u[17] = float("nan")
     schema.write(tmp_path / "bad", dataset.train, dataset.problem, "h5")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from isotherm import tekton
-from isotherm.data import generate
+from isotherm.data import benchmarks
 from isotherm.physics import heatinv, reference
 
 POINTS = np.random.default_rng(0).uniform(-0.99, 0.99, size=(200, 3))
@@ -45,7 +45,7 @@ def test_the_trainer_knows_the_same_truth() -> None:
 
 
 def test_a_batch_carries_its_noise_and_a_validation_batch_of_other_points(tmp_path: Path) -> None:
-    dataset = generate.generate(tmp_path, n=2500, seed=3, noise=0.1)
+    dataset = benchmarks.generate(tmp_path, n=2500, seed=3, noise=0.1)
     train, validation = dataset.train, dataset.validation
     assert len(train) == dataset.measured == 2500
     assert len(validation) == 1000
@@ -59,19 +59,19 @@ def test_a_batch_carries_its_noise_and_a_validation_batch_of_other_points(tmp_pa
 
 
 def test_one_seed_gives_one_batch_and_a_smaller_batch_begins_it(tmp_path: Path) -> None:
-    small = generate.generate(tmp_path / "a", n=100, seed=5)
-    large = generate.generate(tmp_path / "b", n=300, seed=5)
-    other = generate.generate(tmp_path / "c", n=100, seed=6)
+    small = benchmarks.generate(tmp_path / "a", n=100, seed=5)
+    large = benchmarks.generate(tmp_path / "b", n=300, seed=5)
+    other = benchmarks.generate(tmp_path / "c", n=100, seed=6)
     assert np.array_equal(small.train.u, large.train.u[:100])
     assert np.array_equal(small.validation.u, large.validation.u)
     assert not np.array_equal(small.train.u, other.train.u)
-    again = generate.generate(tmp_path / "d", n=100, seed=5)
+    again = benchmarks.generate(tmp_path / "d", n=100, seed=5)
     assert (tmp_path / "a/measurements.h5").read_bytes() == (tmp_path / "d/measurements.h5").read_bytes()
     assert again.problem == small.problem
 
 
 def test_without_noise_the_problem_knows_no_sigma(tmp_path: Path) -> None:
-    dataset = generate.generate(tmp_path, n=50, noise=0, fmt="parquet")
+    dataset = benchmarks.generate(tmp_path, n=50, noise=0, fmt="parquet")
     assert dataset.problem.sigma is None
     assert np.array_equal(dataset.train.u, heatinv.u(dataset.train.x, dataset.train.y, dataset.train.t))
 
@@ -79,7 +79,7 @@ def test_without_noise_the_problem_knows_no_sigma(tmp_path: Path) -> None:
 def test_points_come_from_a_file_where_one_is_given(tmp_path: Path) -> None:
     file = tmp_path / "points.dat"
     np.savetxt(file, np.column_stack([X, Y, T]))
-    dataset = generate.generate(tmp_path / "out", n=150, points_file=file)
+    dataset = benchmarks.generate(tmp_path / "out", n=150, points_file=file)
     assert np.allclose(dataset.train.x, X[:150])
 
 
@@ -92,7 +92,7 @@ def test_a_points_file_that_does_not_fit_is_refused(tmp_path: Path, content: str
     if content:
         file.write_text(content)
     with pytest.raises(tekton.BadInput, match=named):
-        generate.generate(tmp_path / "out", n=5, points_file=file)
+        benchmarks.generate(tmp_path / "out", n=5, points_file=file)
 
 
 def test_the_command_says_where_its_points_come_from_and_writes_the_dataset(tmp_path: Path) -> None:

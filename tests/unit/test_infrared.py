@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from isotherm import tekton
-from isotherm.data import infrared
+from isotherm.data import thermography
 from isotherm.physics.problem import AreaMeanClosure, load_ambient
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data/battery_pouch_cell_2d"
@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("seconds", [0, 1, 7, 40])
 def test_every_row_says_where_when_and_how_warm(source: Path, tmp_path: Path, seconds: float) -> None:
     out = tmp_path / "out"
-    dataset = infrared.import_measurement(source, out, bin_seconds=seconds)
+    dataset = thermography.import_measurement(source, out, bin_seconds=seconds)
     for batch in (dataset.train, dataset.validation):
         # u is linear in t, so a mean over a bin is the value at the bin's mean time.
         expected = 18.05 + 10 * batch.x + 20 * batch.y + 0.03 * batch.t
@@ -55,7 +55,7 @@ def test_every_row_says_where_when_and_how_warm(source: Path, tmp_path: Path, se
 @given(st.integers(2, 200), st.floats(0.5, 60))
 def test_binning_keeps_the_mean_of_all_frames(nt: int, seconds: float) -> None:
     u = np.random.default_rng(nt).normal(size=(2, 2, nt))
-    t, binned = infrared.bin_frames(u, seconds)
+    t, binned = thermography.bin_frames(u, seconds)
     _, counts = np.unique(np.floor(np.arange(nt) / seconds), return_counts=True)
     assert np.allclose((binned * counts).sum(axis=2), u.sum(axis=2))
     assert np.all(np.diff(t) > 0)
@@ -66,26 +66,26 @@ def test_binning_keeps_the_mean_of_all_frames(nt: int, seconds: float) -> None:
 )
 def test_bins_that_leave_no_time_are_refused(source: Path, tmp_path: Path, seconds: float, named: str) -> None:
     with pytest.raises(tekton.BadInput, match=named):
-        infrared.import_measurement(source, tmp_path / "out", bin_seconds=seconds)
+        thermography.import_measurement(source, tmp_path / "out", bin_seconds=seconds)
 
 
 def test_a_source_that_is_not_the_measurement_is_refused(source: Path, tmp_path: Path) -> None:
     (source / "Ta.txt").rename(tmp_path / "kept")
     with pytest.raises(tekton.BadInput, match=r"Ta\.txt does not exist"):
-        infrared.import_measurement(source, tmp_path / "out")
+        thermography.import_measurement(source, tmp_path / "out")
     whole = (source / "Exp.mat").read_bytes()
     for content in (b"", whole[:200], b"no mat file" * 50):
         (source / "Exp.mat").write_bytes(content)
         with pytest.raises(tekton.BadInput, match=r"Exp\.mat"):
-            infrared.import_measurement(source, tmp_path / "out")
+            thermography.import_measurement(source, tmp_path / "out")
     savemat(source / "Exp.mat", {"E": np.zeros((2, 2)), "xe": [[1, 2]], "ye": [[1, 2]]})
     with pytest.raises(tekton.BadInput, match="shape"):
-        infrared.import_measurement(source, tmp_path / "out")
+        thermography.import_measurement(source, tmp_path / "out")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the infrared measurement is not beside this checkout")
 def test_the_real_measurement_poses_the_documented_problem(tmp_path: Path) -> None:
-    dataset = infrared.import_measurement(REAL, tmp_path)
+    dataset = thermography.import_measurement(REAL, tmp_path)
     problem = dataset.problem
     assert dataset.measured == 121 * 25
     assert "12 of 121" in dataset.heldout_rule

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isotherm import tekton
-from isotherm.data import generate, schema
+from isotherm.data import benchmarks, schema
 from isotherm.physics.problem import Problem
 
-PROBLEM = Problem.model_validate({**generate.HEATINV, "sigma": 0.1})
+PROBLEM = Problem.model_validate({**benchmarks.HEATINV, "sigma": 0.1})
 FORMATS: tuple[schema.Format, ...] = ("h5", "parquet")
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from isotherm import tekton
-from isotherm.data import generate, schema
+from isotherm.data import benchmarks, schema
 from isotherm.physics.problem import Problem
 
 N = 40
@@ -28,7 +28,7 @@ CLOSURE = {
 
 
 def problem(**changed: object) -> Problem:
-    return Problem.model_validate({**generate.HEATINV, "sigma": 0.1, **changed})
+    return Problem.model_validate({**benchmarks.HEATINV, "sigma": 0.1, **changed})
 
 
 def columns() -> dict[str, Any]:
