@@ -69,7 +69,7 @@ def run(objective: Objective, stages: list[Stage], state: State, free_before_nui
         state.history.append(
             {
                 "iteration": state.iteration,
-                "stage": min(state.stage, len(stages) - 1),
+                "stage": at,
                 "seconds": state.seconds,
                 **parts,
             }

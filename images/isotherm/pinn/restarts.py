@@ -1,7 +1,7 @@
 """Restarts of one training: each in a process of its own on one thread, resumable; the lowest objective is kept.
 
-One thread each makes the result independent of the number of cores, bit for bit on one kind of CPU. A worker ends when its
-parent does, however that ended.
+One thread each makes the result independent of the number of cores, bit for bit on one kind of CPU. A worker ends when
+its parent does, however that ended.
 """
 
 from __future__ import annotations
