@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx_models
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isotherm import contract, tekton
@@ -180,6 +180,7 @@ def test_a_place_that_could_be_elsewhere_is_refused(url: str, name: str, digest:
         store.locate(url, name, digest)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["pvc://claim/", "s3://", "pvc://[", ""]), st.text(max_size=40), st.text(max_size=70))
 def test_a_location_never_leaves_its_store(start: str, rest: str, digest: str) -> None:
     try:

@@ -7,6 +7,7 @@ none can add a field.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,23 @@ def route(
     )  # fmt: skip
 
 
+def _quoted(value: str) -> str:
+    """A YAML scalar in double quotes: nothing in it can end the line or add a field (JSON's escapes are not all YAML's)."""
+    import yaml
+
+    return str(yaml.safe_dump(value, default_style='"', width=sys.maxsize)).strip()
+
+
 def _render(template: str, **values: Any) -> Object:
     import jinja2
     import yaml
 
-    environment = jinja2.Environment(  # noqa: S701 (YAML, not HTML: every value passes through tojson)
+    environment = jinja2.Environment(  # noqa: S701 (YAML, not HTML: every value passes through `quoted`)
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["quoted"] = _quoted
     rendered: Object = yaml.safe_load(environment.get_template(f"{template}.yaml.j2").render(**values))
     return rendered

@@ -1,0 +1,156 @@
+"""A local target with registered models, for tests of deployment and traffic: real API, router, predictors, MLflow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import isotherm_local.cluster
+from isotherm import contract
+from isotherm.deploy import deploy, kube, routes, shift
+from isotherm.registry import client as registry
+from isotherm.registry import versions
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests/unit"))  # the small bundle with known answers lives beside the predictor's tests
+import onnx_models  # noqa: E402
+
+OPS_PYTHON = ROOT / ".venv/ops/bin/python"
+IMAGE = "isotherm/pinn-api:0.1.0"
+CLAIM = "isotherm"
+SERVICES = routes.pair("blue", "green")
+
+
+@dataclass
+class Model:
+    """One registered version."""
+
+    digest: str
+    version: str
+
+
+@dataclass
+class Target:
+    """One namespace of a running local target, with the models that a test registered."""
+
+    local: isotherm_local.cluster.Cluster
+    namespace: str
+    mlflow_url: str
+    folder: Path
+    model_name: str = "plate"
+    models: dict[float, Model] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Path:
+        """The folder behind workspace `model-store`."""
+        return self.local.state / "namespaces" / self.namespace / "pvcs" / CLAIM / "model-store"
+
+    @property
+    def reports(self) -> Path:
+        """The folder behind workspace `reports`."""
+        return self.folder / "reports"
+
+    @property
+    def router_url(self) -> str:
+        """The router, for every host."""
+        return self.local.endpoints.router_url
+
+    def cluster(self) -> kube.Cluster:
+        """Connect as a program would with this namespace's kubeconfig."""
+        from kubernetes import config
+
+        path = str(self.local.kubeconfig(self.namespace))
+        return kube.Cluster(config.new_client_from_config(config_file=path), self.namespace, deadline_seconds=5)
+
+    def register(self, shift_of_u: float, **tags: str) -> Model:
+        """Log and register the bundle whose `u` is shifted by this much; its lineage tags can be replaced."""
+        client = registry.connect(self.mlflow_url)
+        run = client.create_run("0")
+        logged = client.create_logged_model("0", name="model", source_run_id=run.info.run_id)
+        extra = self.folder / logged.model_id / "extra_files"
+        digest = onnx_models.write_bundle(extra, shift=shift_of_u)
+        (extra / contract.RUN_MANIFEST_FILE).write_text("{}")
+        (extra.parent / "MLmodel").write_text(f"artifact_path: model\nmodel_id: {logged.model_id}\nflavors: {{}}\n")
+        client.log_model_artifacts(logged.model_id, str(extra.parent))
+        client.finalize_logged_model(logged.model_id, "READY")
+        shutil.rmtree(extra.parent)
+        lineage = dict.fromkeys(contract.LINEAGE_TAGS, "known") | {contract.TAG_MODEL_DIGEST: digest} | tags
+        found = versions.register(client, self.model_name, logged.model_id, tags=lineage, description="")
+        return self.models.setdefault(shift_of_u, Model(digest, found.version))
+
+    def deployment(self, model: Model, uid: str, **changes: Any) -> deploy.Request:
+        """Params of kserve-deploy for a model."""
+        values: dict[str, Any] = {
+            "model_name": self.model_name, "model_version": model.version, "model_digest": model.digest,
+            "services": SERVICES, "route": self.model_name, "model_store": f"pvc://{CLAIM}/model-store",
+            "predictor_image": IMAGE, "run_uid": uid, "router_url": self.router_url, "tls_termination": "none",
+            "ready_timeout_seconds": 60.0,
+        }  # fmt: skip
+        return deploy.Request(**(values | changes))
+
+    def deploy(self, model: Model, uid: str, **changes: Any) -> dict[str, Any]:
+        """Deploy within this process."""
+        client = registry.connect(self.mlflow_url)
+        return deploy.deploy(self.deployment(model, uid, **changes), self.cluster(), client, self.store, None)
+
+    def shifter(self, colour: str, model: Model | None, uid: str, **changes: Any) -> shift.Shifter:
+        """Build a shift that runs within this process."""
+        values: dict[str, Any] = {
+            "route": self.model_name, "services": SERVICES, "colour": colour, "run_uid": uid,
+            "model_digest": model.digest if model else "", "model_version": model.version if model else "",
+            "router_url": self.router_url, "verify_requests": 50, "verify_timeout_seconds": 20.0,
+        }  # fmt: skip
+        return shift.Shifter(shift.Request(**(values | changes)), self.cluster())
+
+    def stored(self, kind: kube.Kind, name: str) -> kube.Object:
+        """Read an object that must exist."""
+        found = self.cluster().get(kind, name)
+        assert found is not None, f"{kind.name} {name}"
+        return found
+
+    def route(self) -> routes.Route:
+        """Read the Route."""
+        return routes.Routes(self.cluster(), SERVICES).require(self.model_name)
+
+    def write_route(self, **patch: Any) -> None:
+        """Change the Route as somebody else would (`oc set route-backends`, `oc annotate`)."""
+        current = self.stored(kube.ROUTE, self.model_name)
+        self.cluster().patch(kube.ROUTE, self.model_name, patch, current["metadata"]["resourceVersion"])
+
+    def everything(self) -> dict[str, str]:
+        """Kind, name and resourceVersion of what deployment may write."""
+        cluster, found = self.cluster(), {}
+        for kind in (kube.ROUTE, kube.INFERENCE_SERVICE, kube.SERVING_RUNTIME):
+            for stored in cluster.list(kind, ""):
+                found[f"{kind.name} {stored['metadata']['name']}"] = stored["metadata"]["resourceVersion"]
+        return found
+
+    def run_program(self, module: str, **inputs: str) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
+        """Run a program as its Task's step does, in its image family's environment; return process and results."""
+        results = self.folder / "results"
+        shutil.rmtree(results, ignore_errors=True)
+        results.mkdir()
+        names = {
+            "isotherm.deploy.deploy": ("colour", "model_digest", "inference_service", "route_created"),
+            "isotherm.deploy.shift": (
+                "outcome", "route_before", "route_after", "observed_share",
+                "live_colour", "live_digest", "live_version",
+            ),
+        }[module]  # fmt: skip
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": str(self.folder),
+            "KUBECONFIG": str(self.local.kubeconfig(self.namespace)),
+            "SERVICE_BLUE": "blue", "SERVICE_GREEN": "green", "ROUTE": self.model_name, "ROUTER_URL": self.router_url,
+            "REPORTS_DIR": str(self.reports), "MLFLOW_URI": self.mlflow_url, "MODEL_STORE_DIR": str(self.store),
+            **{f"RESULT_{name.upper()}": str(results / name) for name in names},
+        }  # fmt: skip
+        command = [str(OPS_PYTHON), "-m", module]
+        done = subprocess.run(
+            command, env=environment | inputs, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
+        )
+        return done, {path.name: path.read_text() for path in results.iterdir()}
