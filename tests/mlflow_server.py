@@ -31,12 +31,9 @@ def free_port() -> int:
 
 
 def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start one server with one worker in `folder`; its log is `folder/server.log`."""
+    """Start MLflow's own server as the local target does; its log is `folder/server.log`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
+    command = [sys.executable, "-m", "isotherm_local.mlflow_server", "--folder", str(folder), "--port", str(port)]
     with (folder / "server.log").open("ab") as log:
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
 
@@ -90,9 +87,10 @@ def log_model(
     }
     extra = folder / logged.model_id / "extra_files"
     extra.mkdir(parents=True)
-    (extra / contract.MODEL_METADATA).write_text(
-        json.dumps({**model, "signature": {"inputs": "points"}, **(metadata or {})})
-    )
+    points = {"name": contract.ONNX_POINTS, "dtype": "float64", "shape": ["n", 3], "unit": ["1", "1", "1"]}
+    outputs = [{"name": contract.ONNX_U, "dtype": "float64", "shape": ["n"], "unit": "1"}]
+    model |= {"signature": {"inputs": [points], "outputs": outputs}} | (metadata or {})
+    (extra / contract.MODEL_METADATA).write_text(json.dumps(model))
     (extra.parent / "MLmodel").write_text(f"artifact_path: model\nmodel_id: {logged.model_id}\nflavors: {{}}\n")
     client.log_model_artifacts(logged.model_id, str(extra.parent))
     client.finalize_logged_model(logged.model_id, "READY")

@@ -74,7 +74,16 @@ def test_a_version_carries_lineage_semver_stage_card_and_challenger(client, name
     assert version.tags[contract.TAG_PIPELINE_RUN] == "run-1"
     assert version.source == env.model_uri
     assert version.run_id == env.run_id
-    for text in ("**pass**", "< 0.001", "x -1 to 1", "points", "Intended use", "Limits", contract.EQUATION, env.run_id):
+    for text in (
+        "**pass**",
+        "< 0.001",
+        "x -1 to 1",
+        "| input | points | float64 | n, 3 |",
+        "Intended use",
+        "Limits",
+        contract.EQUATION,
+        env.run_id,
+    ):
         assert text.replace("<", "\\<") in version.description or text in version.description
 
 
@@ -159,6 +168,15 @@ def test_a_model_of_another_digest_is_refused(params, mlflow_url, tmp_path) -> N
         register.run(params(ONE, model_digest=TWO), None, None)
     uri, run_id = log_model(mlflow_url, tmp_path / "forged", ONE, metadata={"model_digest": TWO})
     with pytest.raises(tekton.Refused, match=r"model.json says digest 222222222222"):
+        register.run(params(ONE, model_uri=uri, run_id=run_id), None, None)
+
+
+@pytest.mark.parametrize(
+    "signature", [None, {}, {"inputs": [], "outputs": []}, {"inputs": ["points"], "outputs": ["u"]}, "points"]
+)
+def test_a_model_without_a_signature_is_refused(params, mlflow_url, tmp_path, signature) -> None:
+    uri, run_id = log_model(mlflow_url, tmp_path / "bare", ONE, metadata={"signature": signature})
+    with pytest.raises(tekton.Refused, match=r"model.json of .* is not as it should be: signature"):
         register.run(params(ONE, model_uri=uri, run_id=run_id), None, None)
 
 

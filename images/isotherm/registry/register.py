@@ -11,7 +11,6 @@ Results model-version, semver, model-digest, outcome (created, reused, moved, un
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import tempfile
 import time
@@ -21,9 +20,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from isotherm import contract, tekton
 from isotherm.registry import versions
-from isotherm.registry.card import model_card
+from isotherm.registry.card import Metadata, model_card
 from isotherm.registry.client import answers, connect, download, no_answer
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Candidate:
     run_id: str
     tags: dict[str, str]
     metrics: dict[str, float]
-    model: dict[str, Any]
+    model: Metadata
 
 
 def candidate(client: MlflowClient, model_uri: str, model_digest: str, run_id: str) -> Candidate:
@@ -76,7 +77,7 @@ def candidate(client: MlflowClient, model_uri: str, model_digest: str, run_id: s
     for where, digest in (
         ("its run's tag", run.data.tags[contract.TAG_MODEL_DIGEST]),
         ("its own tag", logged.tags.get(contract.TAG_MODEL_DIGEST, model_digest)),
-        (contract.MODEL_METADATA, model.get("model_digest")),
+        (contract.MODEL_METADATA, model.model_digest),
     ):
         if digest != model_digest:
             raise tekton.Refused(
@@ -87,22 +88,24 @@ def candidate(client: MlflowClient, model_uri: str, model_digest: str, run_id: s
     return Candidate(matched[1], run_id, tags, dict(run.data.metrics), model)
 
 
-def _metadata(client: MlflowClient, model_uri: str) -> dict[str, Any]:
+def _metadata(client: MlflowClient, model_uri: str) -> Metadata:
     """Read model.json from the logged model's extra files; needs the artifact store, not only the database."""
     from mlflow.exceptions import MlflowException
 
     try:
         with tempfile.TemporaryDirectory() as folder:
             file = download(client, model_uri, f"extra_files/{contract.MODEL_METADATA}", Path(folder))
-            model = json.loads(file.read_text("utf-8"))
-    except (MlflowException, OSError, ValueError) as error:
+            return Metadata.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        what = f"{contract.MODEL_METADATA} of {model_uri} is not as it should be: {where}: {first['msg']}"
+        raise tekton.Refused(what, remedy=_RETRAIN) from error
+    except (MlflowException, OSError) as error:
         if no_answer(error):
             raise
         what = f"{model_uri} carries no readable {contract.MODEL_METADATA} ({error})"
         raise tekton.Refused(what, remedy=_RETRAIN) from error
-    if not isinstance(model, dict):
-        raise tekton.Refused(f"{contract.MODEL_METADATA} of {model_uri} is no JSON object", remedy=_RETRAIN)
-    return model
 
 
 def run(env: SimpleNamespace, credentials: Path | None, evaluation: Mapping[str, Any] | None) -> versions.Registered:
