@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import yaml
 
+from isotherm_local.lint.source import Program, read_program
+
 Keys = tuple[str | int, ...]
 
 
@@ -118,6 +120,7 @@ class Catalog:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        self._programs: dict[str, Program] = {}
 
     def _folders(self, room: str) -> list[Path]:
         return sorted(path for path in (self.root / room).iterdir() if path.is_dir())
@@ -146,6 +149,12 @@ class Catalog:
         """Objects of each Task's rbac.yaml, by folder name."""
         paths = [folder / "rbac.yaml" for folder in self._folders("tasks")]
         return {path.parent.name: read_documents(path) for path in paths if path.exists()}
+
+    def program(self, module: str) -> Program:
+        """What the source of a step's module says, read once."""
+        if module not in self._programs:
+            self._programs[module] = read_program(self.root / "images", module)
+        return self._programs[module]
 
     @property
     def published(self) -> Iterator[Doc]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from isotherm_local.lint.model import Catalog, Doc, Place, rule
-from isotherm_local.lint.source import Program, read_program
+from isotherm_local.lint.source import Program
 from isotherm_local.lint.steps import upper_snake
 
 # Set by an overlay, the image or the local target, not by the Task's own YAML.
@@ -19,7 +19,7 @@ def programs(catalog: Catalog) -> Iterator[tuple[Doc, Program]]:
             command = step.get("command") or []
             module = str(command[2]) if len(command) == 3 else ""
             if module and (catalog.root / "images" / f"{module.replace('.', '/')}.py").exists():
-                yield doc, read_program(catalog.root / "images", module)
+                yield doc, catalog.program(module)
 
 
 def _env(doc: Doc) -> set[str]:
