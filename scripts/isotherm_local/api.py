@@ -81,14 +81,10 @@ def field_matcher(selector: str) -> Callable[[Object], bool]:
 
 
 async def _body(request: Request) -> Object:
-    declared = request.headers.get("content-length", "0")
-    content = b"" if declared.isdigit() and int(declared) > MAX_BODY_BYTES else await request.body()
-    if not content or len(content) > MAX_BODY_BYTES:
-        raise ApiError(
-            413 if declared != "0" else 400,
-            "RequestEntityTooLarge" if declared != "0" else "BadRequest",
-            "the body is empty or over 1 MiB",
-        )
+    length = request.headers.get("content-length", "")
+    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        raise ApiError(413, "RequestEntityTooLarge", "the body is over 1 MiB or does not declare its length")
+    content = await request.body()
     try:
         parsed = json.loads(content)
     except ValueError as error:

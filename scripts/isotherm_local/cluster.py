@@ -13,8 +13,10 @@ import argparse
 import fcntl
 import http.client
 import json
+import os
 import secrets
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +55,7 @@ class Endpoints:
 
 @dataclass(frozen=True)
 class Part:
-    """What `status` says about one process: an empty `url` where it has none of its own."""
+    """What `status` says about one process: `ready` means that it answers (of a predictor: that it runs)."""
 
     name: str
     pid: int
@@ -74,6 +76,15 @@ class _Record:
     @property
     def process(self) -> Process:
         return Process(self.pid, self.identity)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file, atomically, that nobody but its owner may read at any moment: it tells the API's secret path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)
 
 
 class Cluster:
@@ -130,9 +141,7 @@ class Cluster:
         }
         default = namespace == DEFAULT_NAMESPACE
         path = self.state / "kubeconfig" if default else self.state / "namespaces" / namespace / "kubeconfig"
-        # JSON is YAML; readable by its owner only, for it holds the API's secret path.
-        tekton.write_atomic(path, json.dumps(content, indent=1) + "\n")
-        path.chmod(0o600)
+        _write_private(path, json.dumps(content, indent=1) + "\n")  # JSON is YAML
         return path
 
     def start(self, timeout_seconds: float = START_SECONDS) -> Endpoints:
@@ -183,7 +192,7 @@ class Cluster:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Let one start or stop of this state folder happen at a time."""
-        self.state.mkdir(parents=True, exist_ok=True)
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.state / "cluster.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -191,8 +200,7 @@ class Cluster:
     def _token(self) -> str:
         path = self.state / "token"
         if not path.exists():
-            tekton.write_atomic(path, secrets.token_urlsafe(24))
-            path.chmod(0o600)
+            _write_private(path, secrets.token_urlsafe(24))
         return path.read_text(encoding="utf-8").strip()
 
     def _record(self) -> _Record | None:
@@ -282,7 +290,8 @@ def _print_status(cluster: Cluster) -> None:
         print(f"local target: down (state in {cluster.state})")
         return
     for part in parts:
-        word = "ready" if part.ready else "starting"
+        core = part.name in ("api", "haproxy", "mlflow")
+        word = "running" if not core else "ready" if part.ready else "starting"
         print(f"{part.name:<44} {word:<8} pid {part.pid:<8} {part.rss_mib:6.0f} MiB  {part.url or part.log}")
 
 

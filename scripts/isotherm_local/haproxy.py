@@ -239,11 +239,16 @@ class RouterController:
     def __init__(self, store: Store, settings: Settings, children: Children) -> None:
         self.store, self.settings = store, settings
         self.haproxy = HAProxy(settings.state / "router", settings.router_port, children, program())
-        self.ready = False
-        self.applied = ""
+        self.applied = ""  # the generation that HAProxy was last seen to run
+        self.answering = False
         self.changed = asyncio.Event()
         self.changed.set()
         store.subscribers.append(self._notice)
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether HAProxy runs a configuration of ours."""
+        return self.answering and self.haproxy.running()
 
     def _notice(self, kind: Kind, _: Object) -> None:
         if kind in (ROUTE, SERVICE, ENDPOINT_SLICE):
@@ -306,7 +311,7 @@ class RouterController:
         if self.haproxy.running():
             self.haproxy.reload()
         else:
-            self.ready = False
+            self.answering = False
             if not ports.port_is_free(self.haproxy.port):
                 what = f"port {self.haproxy.port}, where the router should listen, is taken"
                 raise tekton.Unavailable(what, remedy=ports.remedy("router", self.haproxy.port))
@@ -319,14 +324,14 @@ class RouterController:
                     f"HAProxy did not take the configuration: {cause}", remedy=f"see {self.haproxy.log}"
                 )
             await asyncio.sleep(0.01)
-        self.applied, self.ready = generation, True
+        self.applied, self.answering = generation, True
         log.info("router: configuration %s, %d routes", generation, configuration.count("\nbackend be_"))
 
     async def run(self) -> None:
         """Follow changes for ever; a failure is logged and tried again after a second."""
         while True:
             try:
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(0.25):
                     await self.changed.wait()
             except TimeoutError:
                 if self.haproxy.running():
@@ -339,7 +344,6 @@ class RouterController:
                 if not self.applied:
                     raise  # never ran: a port, a file or a program is wrong, and waiting does not mend it
                 log.error("router: %s", error.line())
-                self.ready = self.ready and self.haproxy.running()
                 await asyncio.sleep(1.0)
                 self.changed.set()
             # What changes meanwhile is part of the next reload, as with RELOAD_INTERVAL on OpenShift.

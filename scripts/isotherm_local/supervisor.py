@@ -122,40 +122,47 @@ class Mlflow:
 
     def __init__(self, settings: Settings, children: Children) -> None:
         self.settings, self.children = settings, children
-        self.ready = self.was_ready = False
+        self.answered = self.was_ready = False
+        self.child: subprocess.Popen[bytes] | None = None
         self.folder = settings.state / "mlflow"
 
-    def start(self) -> subprocess.Popen[bytes]:
+    @property
+    def ready(self) -> bool:
+        """Tell whether the server has answered and still runs."""
+        return self.answered and self.child is not None and self.child.poll() is None
+
+    def start(self) -> None:
         """Start the server process."""
+        self.answered = False
         python = processes.own_interpreter()
         env = processes.environment(self.folder / "home", python.parent)
         env["PYTHONWARNINGS"] = "ignore"
         command = [str(python), "-m", "isotherm_local.mlflow_server", "--folder", str(self.folder)]
         command += ["--port", str(self.settings.mlflow_port)]
-        return self.children.start(self.name, command, env=env, cwd=self.folder, log_file=self.folder / "log")
+        self.child = self.children.start(self.name, command, env=env, cwd=self.folder, log_file=self.folder / "log")
 
-    async def run(self, child: subprocess.Popen[bytes]) -> None:
-        """Watch the server: ready once it answers, started again when it ends."""
+    async def run(self) -> None:
+        """Watch the server: ready once it answers, started again when it ends; raises when it never started."""
         failures = 0
         while True:
-            if child.poll() is not None:
-                self.ready = False
-                log.warning("mlflow ended with %s: %s", child.returncode, processes.last_line(self.folder / "log"))
+            if self.child is None or self.child.poll() is not None:
+                cause = processes.last_line(self.folder / "log")
                 if not self.was_ready:
-                    cause = processes.last_line(self.folder / "log")
                     raise tekton.Unavailable(f"MLflow did not start: {cause}", remedy=f"see {self.folder / 'log'}")
+                log.warning("mlflow ended: %s", cause)
                 await asyncio.sleep(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)])
-                child, failures = self.start(), failures + 1
-            elif not self.ready:
-                self.ready = await http_status(self.settings.mlflow_port, "/health") == 200
-                self.was_ready, failures = self.was_ready or self.ready, 0 if self.ready else failures
-            await asyncio.sleep(1.0 if self.ready else 0.05)
+                self.start()
+                failures += 1
+            elif not self.answered and await http_status(self.settings.mlflow_port, "/health") == 200:
+                self.answered, self.was_ready, failures = True, True, 0
+            await asyncio.sleep(0.5 if self.answered else 0.05)
 
 
 async def _serve(settings: Settings, children: Children) -> None:
     mlflow = Mlflow(settings, children)
     # First of all and before our own imports: it takes by far the longest to start.
-    mlflow_child = mlflow.start() if settings.with_mlflow else None
+    if settings.with_mlflow:
+        mlflow.start()
     import uvicorn
 
     from isotherm_local.api import create_app
@@ -187,9 +194,10 @@ async def _serve(settings: Settings, children: Children) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
+    loop.add_signal_handler(signal.SIGCHLD, kserve.changed.set)
     workers = [asyncio.create_task(router.run()), asyncio.create_task(kserve.run())]
-    if mlflow_child is not None:
-        workers.append(asyncio.create_task(mlflow.run(mlflow_child)))
+    if settings.with_mlflow:
+        workers.append(asyncio.create_task(mlflow.run()))
     serving = asyncio.create_task(server.serve())
     await asyncio.wait([serving, *workers], return_when=asyncio.FIRST_COMPLETED)
     for task in workers:
