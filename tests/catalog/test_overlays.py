@@ -46,16 +46,16 @@ def test_root_is_the_catalog_without_a_namespace() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overlay", "namespace", "storage", "min_improvement", "allow_source_image", "gpu", "pinned"),
+    ("overlay", "namespace", "storage", "min_improvement", "allow_source_image", "model_store", "gpu", "pinned"),
     [
-        ("dev", "isotherm-dev", "10Gi", "-0.02", "true", None, False),
-        ("staging", "isotherm-staging", "50Gi", "-0.02", "false", None, False),
-        ("prod", "ml-prod", "200Gi", "0", "false", "1", True),
+        ("dev", "isotherm-dev", "10Gi", "-0.02", "true", "pvc://isotherm/model-store", None, False),
+        ("staging", "isotherm-staging", "50Gi", "-0.02", "false", "s3://isotherm-models/staging", None, False),
+        ("prod", "ml-prod", "200Gi", "0", "false", "s3://isotherm-models/prod", "1", True),
     ],
 )
 def test_overlays_differ_as_their_comments_say(
-    overlay: str, namespace: str, storage: str, min_improvement: str, allow_source_image: str, gpu: str | None,
-    pinned: bool,
+    overlay: str, namespace: str, storage: str, min_improvement: str, allow_source_image: str, model_store: str,
+    gpu: str | None, pinned: bool,
 ) -> None:  # fmt: skip
     objects = render(f"overlays/{overlay}")
     assert objects["Namespace", namespace]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -63,6 +63,7 @@ def test_overlays_differ_as_their_comments_say(
     assert (claim["resources"]["requests"]["storage"], claim["accessModes"]) == (storage, ["ReadWriteOnce"])
     assert default(objects, "min-improvement") == min_improvement
     assert default(objects, "allow-source-image") == allow_source_image
+    assert default(objects, "model-store") == model_store
     limits = objects["Task", "pinn-train"]["spec"]["steps"][0]["computeResources"]["limits"]
     assert limits.get("nvidia.com/gpu") == gpu
     assert ("@sha256:" in default(objects, "predictor-image")) is pinned
