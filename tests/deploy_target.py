@@ -6,7 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +158,26 @@ class Target:
             command, env=environment | inputs, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
         )
         return done, {path.name: path.read_text() for path in results.iterdir()}
+
+
+@contextmanager
+def stubborn_router(digest: str, status: int = 200) -> Iterator[str]:
+    """A router that answers everything from one model, whatever the Route says."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header(contract.HEADER_MODEL_DIGEST, digest)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -52,8 +52,7 @@ def resolve(client: MlflowClient, name: str, version: str, digest: str, *, allow
     """Look a model version up in the registry.
 
     Raises `tekton.BadInput` where it does not exist; `tekton.Refused` where a lineage tag is missing, its digest is
-    another
-    one, or it was trained from a checkout and that is not allowed here.
+    another one, or it was trained from a checkout and that is not allowed here.
     """
     from mlflow.exceptions import MlflowException
 

@@ -218,12 +218,12 @@ def _folder(variable: str) -> Path | None:
 
 def run() -> None:
     """Read the environment, deploy, write the report and the results."""
-    env = tekton.environment(
-        model_name=str, model_version=str, model_digest=str, mlflow_uri=str, service_blue=str, service_green=str,
-        route=str, model_store=str, predictor_image=str, route_host=str, tls_termination=str, router_url=str,
-        pipeline_run_uid=str, ready_timeout_seconds=float, allow_source_image=bool, dry_run=bool, reports_dir=Path,
-    )  # fmt: skip
     with tekton.results(colour="", model_digest="", inference_service="", route_created="false") as results:
+        env = tekton.environment(
+            model_name=str, model_version=str, model_digest=str, mlflow_uri=str, service_blue=str, service_green=str,
+            route=str, model_store=str, predictor_image=str, route_host=str, tls_termination=str, router_url=str,
+            pipeline_run_uid=str, ready_timeout_seconds=float, allow_source_image=bool, dry_run=bool, reports_dir=Path,
+        )  # fmt: skip
         from isotherm.registry import client as registry
 
         started = tekton.utcnow()

@@ -1,7 +1,6 @@
 """The Kubernetes API as the deploy programs use it: five verbs over plain dicts, compare-and-set writes, typed errors.
 
-Reads   the current context of the kubeconfig, or the pod's ServiceAccount (`config.load_config()`): one code path
-        everywhere
+Reads   the current context of the kubeconfig, or the pod's ServiceAccount (`config.load_config()`)
 Writes  objects in that one namespace, by create and by merge-patch with the resourceVersion that was read
 """
 

@@ -1,8 +1,7 @@
-"""What a deployment would change: pure decisions over what is stored and what is wanted, shown as a diff, applied one
-by one.
+"""What a deployment would change: decided from what is stored and what is wanted, shown as a diff, applied one by one.
 
-Inputs: objects as the API gives them and as the templates give them. Outputs: changes, each a create or a compare-
-and-set merge-patch.
+Inputs: objects as the API gives them and as the templates give them. Outputs: changes, each a create or a merge-patch
+with the resourceVersion it is based on.
 """
 
 from __future__ import annotations

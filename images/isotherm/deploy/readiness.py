@@ -1,9 +1,7 @@
-"""Whether a colour is ready: the expected pod template is rolled out and every endpoint answers with the expected
-digest.
+"""Whether a colour is ready: the expected pod template is rolled out and every endpoint answers with its digest.
 
 Reads   Deployment `<isvc>-predictor`, InferenceService status (for the reason only: its condition can be stale),
-        EndpointSlices, and
-        `GET /v2/models/<name>` of each endpoint
+        EndpointSlices, and `GET /v2/models/<name>` of each endpoint
 Writes  nothing
 """
 

@@ -1,8 +1,7 @@
 """The Kubernetes objects of one deployment, from the templates beside this module.
 
-Inputs: names, digests and locations. Outputs: objects as the API takes them. Values are quoted by the templates
-(`tojson`), so that
-none can add a field.
+Inputs: names, digests and locations. Outputs: objects as the API takes them. The templates quote every value
+(`quoted`), so that none can add a field.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def route(
 
 
 def _quoted(value: str) -> str:
-    """A YAML scalar in double quotes: nothing in it can end the line or add a field (JSON's escapes are not all YAML's)."""
+    """A YAML scalar in double quotes, which nothing inside it can end (JSON's escapes are not all YAML's)."""
     import yaml
 
     return str(yaml.safe_dump(value, default_style='"', width=sys.maxsize)).strip()

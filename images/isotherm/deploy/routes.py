@@ -1,8 +1,7 @@
 """A Route's weights and Isotherm's notes on it, read as one model and changed in one compare-and-set write.
 
 Reads   Route (route.openshift.io/v1): spec.to, spec.alternateBackends, annotations, admission by the router
-Writes  weights and annotations together, by merge-patch with the resourceVersion that was read (facts: `oc` replaces
-        the lists too)
+Writes  weights and annotations together, by merge-patch with the resourceVersion that was read
 """
 
 from __future__ import annotations
@@ -180,8 +179,7 @@ class Routes:
         return route
 
     def write(self, route: Route, weights: Weights, annotations: Mapping[str, str | None]) -> Route:
-        """Set weights and annotations in one write, if the Route still is as it was read; the first backend is the
-        larger.
+        """Set weights and annotations in one write, if the Route still is as it was read.
 
         Raises `kube.Conflict` when another writer was faster; the caller decides whether to look again.
         """
@@ -191,8 +189,7 @@ class Routes:
 
 
 def backends(weights: Weights, services: Services) -> kube.Object:
-    """`spec` with the whole backend list for these weights, which must sum to 100: the live Service first, the other
-    beside it.
+    """`spec` with the whole backend list for these weights, which must sum to 100, the larger one first.
 
     Both stay, the second one with weight 0, so that a reader sees where a rollback would go.
     """

@@ -280,14 +280,14 @@ def _say(line: str) -> None:
 
 def run() -> None:
     """Read the environment, shift, write the report and the results."""
-    env = tekton.environment(
-        route=str, service_blue=str, service_green=str, colour=str, model_digest=str, model_version=str, weight=int,
-        router_url=str, verify_requests=int, verify_timeout_seconds=float, pipeline_run_uid=str, reports_dir=Path,
-    )  # fmt: skip
     empty = dict.fromkeys(
         ("outcome", "route_before", "route_after", "observed_share", "live_colour", "live_digest", "live_version"), ""
     )
     with tekton.results(**empty) as results:
+        env = tekton.environment(
+            route=str, service_blue=str, service_green=str, colour=str, model_digest=str, model_version=str, weight=int,
+            router_url=str, verify_requests=int, verify_timeout_seconds=float, pipeline_run_uid=str, reports_dir=Path,
+        )  # fmt: skip
         started, begin = tekton.utcnow(), time.monotonic()
         request = Request(
             route=env.route, services=routes.pair(env.service_blue, env.service_green), colour=env.colour,

@@ -43,9 +43,8 @@ class Plan:
 def target(route: Route, colour: str, holder: str) -> str:
     """Turn `previous` into the colour to go back to: the one without traffic, or, within a split, the stable one.
 
-    A rollback that this run has done already stays done: its repetition must not move traffic forth again.
-    Raises `tekton.Refused` where neither the weights nor the Route's notes tell, and where no colour has traffic:
-    only a
+    A rollback that this run has done already stays done: its repetition must not move traffic forth again. Raises
+    `tekton.Refused` where neither the weights nor the Route's notes tell, and where no colour has traffic: only a
     rollback ends that.
     """
     noted = route.annotations.get(contract.ANNOTATION_PREVIOUS, "")

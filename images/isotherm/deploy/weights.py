@@ -1,7 +1,6 @@
 """What share of requests a Route's weights really give: the router's own arithmetic, as pure functions.
 
-Inputs: weights and numbers of endpoints by colour. Outputs: shares that sum to 1, and how far counts may stray from
-them.
+Inputs: weights and numbers of endpoints by colour. Outputs: shares that sum to 1, and how far counts may stray.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ def endpoint_weights(weights: Mapping[str, int], endpoints: Mapping[str, int]) -
     """HAProxy's weight of each endpoint by colour, as the OpenShift router sets it.
 
     weight / endpoints, scaled so that the largest is 256, truncated, at least 1; with one active Service its
-    endpoints get 1.
-    A Service without endpoints takes no part. Source: openshift/router, `calculateServiceWeights`.
+    endpoints get 1. A Service without endpoints takes no part. Source: openshift/router, `calculateServiceWeights`.
     """
     present = {colour: weight for colour, weight in weights.items() if endpoints.get(colour, 0) > 0}
     active = [colour for colour, weight in present.items() if weight > 0]
