@@ -145,7 +145,25 @@ def stage(
 
 
 def run() -> None:
-    """Read the Task's inputs, fetch, and leave results and report."""
+    """Fetch, and leave results and report."""
+    started = tekton.utcnow()
+    clock = time.monotonic()
+    with tekton.results(dataset_hash="", data_version="", data_git_sha="") as results:
+        request, data, reports = inputs()
+        record = fetch(request, data)
+        results.dataset_hash, results.data_version = record.dataset_hash, record.data_version
+        results.data_git_sha = record.data_git_sha
+        report = {
+            "task": "dvc-fetch",
+            "started_at": tekton.rfc3339(started),
+            "finished_at": tekton.rfc3339(tekton.utcnow()),
+            "seconds": round(time.monotonic() - clock, 3),
+        }
+        tekton.write_report(reports / contract.REPORT_FETCH, {**report, **record.model_dump(mode="json")})
+
+
+def inputs() -> tuple[Request, Path, Path]:
+    """Read the Task's params and workspaces: what to fetch, workspace data, workspace reports."""
     optional_folder: Any = Path | None
     env = tekton.environment(
         repo_url=str,
@@ -157,22 +175,8 @@ def run() -> None:
         dvc_credentials_dir=optional_folder,
         git_credentials_dir=optional_folder,
     )
-    request = Request(
-        env.repo_url, env.revision, env.data_path, env.remote_url, env.git_credentials_dir, env.dvc_credentials_dir
-    )
-    started = tekton.utcnow()
-    clock = time.monotonic()
-    with tekton.results(dataset_hash="", data_version="", data_git_sha="") as results:
-        record = fetch(request, env.data_dir)
-        results.dataset_hash, results.data_version = record.dataset_hash, record.data_version
-        results.data_git_sha = record.data_git_sha
-        report = {
-            "task": "dvc-fetch",
-            "started_at": tekton.rfc3339(started),
-            "finished_at": tekton.rfc3339(tekton.utcnow()),
-            "seconds": round(time.monotonic() - clock, 3),
-        }
-        tekton.write_report(env.reports_dir / contract.REPORT_FETCH, {**report, **record.model_dump(mode="json")})
+    secrets = (env.git_credentials_dir, env.dvc_credentials_dir)
+    return Request(env.repo_url, env.revision, env.data_path, env.remote_url, *secrets), env.data_dir, env.reports_dir
 
 
 def main() -> int:
