@@ -10,6 +10,7 @@ Exit    0 after SIGTERM has drained; 2, 3 or 4 and one line where it cannot star
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -101,6 +102,9 @@ def run(model_name: str, model_dir: Path, http_port: int) -> None:
     # uvicorn drains on a signal and then raises it again for the handler that it found here.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    # What the start left behind lives for good: without this a full collection walks the SDK's objects in mid-request.
+    gc.collect()
+    gc.freeze()
     listener.listen(2048)
     _logger.info("serving", extra={"event": event})
     try:
