@@ -248,7 +248,7 @@ class RouterController:
     @property
     def ready(self) -> bool:
         """Tell whether HAProxy runs a configuration of ours."""
-        return self.answering and self.haproxy.running()
+        return self.answering and self.haproxy.children.alive("haproxy")
 
     def _notice(self, kind: Kind, _: Object) -> None:
         if kind in (ROUTE, SERVICE, ENDPOINT_SLICE):

@@ -66,6 +66,10 @@ class Children:
         self._save()
         return child
 
+    def alive(self, name: str) -> bool:
+        """Tell whether a child runs; `poll` says so a moment longer, until the last thread of a killed one is gone."""
+        return name in self.running and self.running[name][1].alive()
+
     def forget(self, name: str) -> None:
         """Drop a child that has ended."""
         if self.running.pop(name, None):
@@ -129,7 +133,7 @@ class Mlflow:
     @property
     def ready(self) -> bool:
         """Tell whether the server has answered and still runs."""
-        return self.answered and self.child is not None and self.child.poll() is None
+        return self.answered and self.children.alive(self.name)
 
     def start(self) -> None:
         """Start the server process."""
