@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,9 @@ class Target:
         """The router, for every host."""
         return self.local.endpoints.router_url
 
+    @cached_property
     def cluster(self) -> kube.Cluster:
-        """Connect as a program would with this namespace's kubeconfig."""
+        """A connection as a program makes it with this namespace's kubeconfig."""
         from kubernetes import config
 
         path = str(self.local.kubeconfig(self.namespace))
@@ -100,7 +102,7 @@ class Target:
     def deploy(self, model: Model, uid: str, **changes: Any) -> dict[str, Any]:
         """Deploy within this process."""
         client = registry.connect(self.mlflow_url)
-        return deploy.deploy(self.deployment(model, uid, **changes), self.cluster(), client, self.store, None)
+        return deploy.deploy(self.deployment(model, uid, **changes), self.cluster, client, self.store, None)
 
     def shifter(self, colour: str, model: Model | None, uid: str, **changes: Any) -> shift.Shifter:
         """Build a shift that runs within this process."""
@@ -109,28 +111,28 @@ class Target:
             "model_digest": model.digest if model else "", "model_version": model.version if model else "",
             "router_url": self.router_url, "verify_requests": 50, "verify_timeout_seconds": 20.0,
         }  # fmt: skip
-        return shift.Shifter(shift.Request(**(values | changes)), self.cluster())
+        return shift.Shifter(shift.Request(**(values | changes)), self.cluster)
 
     def stored(self, kind: kube.Kind, name: str) -> kube.Object:
         """Read an object that must exist."""
-        found = self.cluster().get(kind, name)
+        found = self.cluster.get(kind, name)
         assert found is not None, f"{kind.name} {name}"
         return found
 
     def route(self) -> routes.Route:
         """Read the Route."""
-        return routes.Routes(self.cluster(), SERVICES).require(self.model_name)
+        return routes.Routes(self.cluster, SERVICES).require(self.model_name)
 
     def write_route(self, **patch: Any) -> None:
         """Change the Route as somebody else would (`oc set route-backends`, `oc annotate`)."""
         current = self.stored(kube.ROUTE, self.model_name)
-        self.cluster().patch(kube.ROUTE, self.model_name, patch, current["metadata"]["resourceVersion"])
+        self.cluster.patch(kube.ROUTE, self.model_name, patch, current["metadata"]["resourceVersion"])
 
     def everything(self) -> dict[str, str]:
         """Kind, name and resourceVersion of what deployment may write."""
-        cluster, found = self.cluster(), {}
+        found = {}
         for kind in (kube.ROUTE, kube.INFERENCE_SERVICE, kube.SERVING_RUNTIME):
-            for stored in cluster.list(kind, ""):
+            for stored in self.cluster.list(kind, ""):
                 found[f"{kind.name} {stored['metadata']['name']}"] = stored["metadata"]["resourceVersion"]
         return found
 

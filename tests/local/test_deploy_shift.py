@@ -253,7 +253,7 @@ def test_objects_of_another_owner_are_left_alone(on_blue: Target) -> None:
 def test_waiting_names_what_is_missing(on_blue: Target) -> None:
     said: list[str] = []
     with pytest.raises(tekton.Unavailable, match="pod template carries digest"):
-        readiness.wait(on_blue.cluster(), f"{on_blue.model_name}-green", "green", "0" * 64, "run-2", 0.1, said.append)
+        readiness.wait(on_blue.cluster, f"{on_blue.model_name}-green", "green", "0" * 64, "run-2", 0.1, said.append)
     assert said
 
 
