@@ -34,12 +34,23 @@ class Program:
     environment_line: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A parsed file: its text, its statements, and all of its nodes in one list, because every question walks them."""
+
+    text: str
+    body: list[ast.stmt]
+    nodes: tuple[ast.AST, ...]
+
+
 @cache
-def _parse(path: Path, modified: int) -> ast.Module:  # noqa: ARG001 (part of the cache's key)
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+def _parse(path: Path, modified: int) -> Source:  # noqa: ARG001 (part of the cache's key)
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text, filename=str(path))
+    return Source(text, tree.body, tuple(ast.walk(tree)))
 
 
-def parse(path: Path) -> ast.Module:
+def parse(path: Path) -> Source:
     """Parse a source file, once per version of it."""
     return _parse(path, path.stat().st_mtime_ns)
 
@@ -50,9 +61,9 @@ def module_path(images: Path, module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()), None)
 
 
-def imports(tree: ast.Module, images: Path) -> Iterator[str]:
+def imports(tree: Source, images: Path) -> Iterator[str]:
     """Name the package's own modules that a module imports, anywhere in it."""
-    for node in ast.walk(tree):
+    for node in tree.nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith(f"{PACKAGE}."))
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
@@ -61,9 +72,9 @@ def imports(tree: ast.Module, images: Path) -> Iterator[str]:
             yield from (name for name in inner if module_path(images, name))
 
 
-def closure(images: Path, module: str) -> dict[str, ast.Module]:
+def closure(images: Path, module: str) -> dict[str, Source]:
     """Parse a module and all of the package that it imports, directly or not."""
-    trees: dict[str, ast.Module] = {}
+    trees: dict[str, Source] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
@@ -75,15 +86,25 @@ def closure(images: Path, module: str) -> dict[str, ast.Module]:
     return trees
 
 
-def _is_program(tree: ast.Module) -> bool:
+def _dotted(node: ast.expr) -> str:
+    """Spell a name with its dots, `os.environ.get`; empty for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        inner = _dotted(node.value)
+        return f"{inner}.{node.attr}" if inner else ""
+    return ""
+
+
+def _is_program(tree: Source) -> bool:
     return any(isinstance(node, ast.If) and "__main__" in ast.dump(node.test) for node in tree.body)
 
 
-def _constants(trees: dict[str, ast.Module]) -> dict[str, ast.expr]:
+def _constants(trees: dict[str, Source]) -> dict[str, ast.expr]:
     """Collect what names are given, at the top of modules and inside functions."""
     found: dict[str, ast.expr] = {}
     for tree in trees.values():
-        for node in ast.walk(tree):
+        for node in tree.nodes:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 found[node.targets[0].id] = node.value
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
@@ -119,9 +140,9 @@ def _dict_keys(value: ast.expr, constants: dict[str, ast.expr]) -> list[str | No
     """List the keys of `{...}`, `dict(...)` or `dict.fromkeys((...), ...)`; None where one is no constant text."""
     if isinstance(value, ast.Dict):
         return [_text(key, constants) if key else None for key in value.keys]
-    if isinstance(value, ast.Call) and ast.unparse(value.func) == "dict":
+    if isinstance(value, ast.Call) and _dotted(value.func) == "dict":
         return [keyword.arg for keyword in value.keywords]
-    if isinstance(value, ast.Call) and ast.unparse(value.func) == "dict.fromkeys" and value.args:
+    if isinstance(value, ast.Call) and _dotted(value.func) == "dict.fromkeys" and value.args:
         keys = value.args[0]
         return (
             [_text(key, constants) for key in keys.elts] if isinstance(keys, ast.Tuple | ast.List | ast.Set) else [None]
@@ -136,17 +157,17 @@ def _called(node: ast.AST) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-def _askers(trees: dict[str, ast.Module]) -> dict[str, int]:
+def _askers(trees: dict[str, Source]) -> dict[str, int]:
     """Find functions that ask `os.environ` for the name they are given: function -> position of that argument."""
     found = {}
     for tree in trees.values():
-        for node in ast.walk(tree):
+        for node in tree.nodes if "environ" in tree.text or "getenv" in tree.text else ():
             if not isinstance(node, ast.FunctionDef):
                 continue
             names = [argument.arg for argument in node.args.args]
             for inner in ast.walk(node):
-                if isinstance(inner, ast.Call) and ast.unparse(inner.func) in ASKED and inner.args:
-                    asked = ast.unparse(inner.args[0])
+                if isinstance(inner, ast.Call) and _dotted(inner.func) in ASKED and inner.args:
+                    asked = _dotted(inner.args[0])
                     if asked in names:
                         found[node.name] = names.index(asked)
     return found
@@ -154,23 +175,23 @@ def _askers(trees: dict[str, ast.Module]) -> dict[str, int]:
 
 def _environ_name(node: ast.AST, constants: dict[str, ast.expr], askers: dict[str, int]) -> tuple[str, bool] | None:
     """Return `(NAME, required)` where a node reads `os.environ[NAME]`, or asks for NAME directly or by a function."""
-    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and ast.unparse(node.value) == "os.environ":
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and _dotted(node.value) == "os.environ":
         name = _text(node.slice, constants)
         return (name, True) if name else None
     if not isinstance(node, ast.Call):
         return None
-    position = 0 if ast.unparse(node.func) in ASKED else askers.get(_called(node), -1)
+    position = 0 if _dotted(node.func) in ASKED else askers.get(_called(node), -1)
     if 0 <= position < len(node.args):
         name = _text(node.args[position], constants)
         return (name, False) if name else None
     return None
 
 
-def _input_names(trees: dict[str, ast.Module]) -> set[str]:
+def _input_names(trees: dict[str, Source]) -> set[str]:
     """Name what holds the inputs: variables assigned from `tekton.environment(...)`, and SimpleNamespace arguments."""
     names = set()
     for tree in trees.values():
-        for node in ast.walk(tree):
+        for node in tree.nodes:
             if isinstance(node, ast.Assign) and _called(node.value) == "environment":
                 names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
             elif isinstance(node, ast.arg) and node.annotation and "SimpleNamespace" in ast.unparse(node.annotation):
@@ -184,7 +205,7 @@ def _visit_shared(program: Program, node: ast.AST, inputs: set[str]) -> None:
             program.assigned.add(node.attr)
         elif isinstance(node.value, ast.Name) and node.value.id in inputs:
             program.used.add(node.attr)
-    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "vars" and ast.unparse(node.args[0]) in inputs:
+    elif isinstance(node, ast.Call) and _dotted(node.func) == "vars" and _dotted(node.args[0]) in inputs:
         program.used |= set(program.required)  # all of them travel on together
     elif _called(node) in ("add_argument", "parse_args") or (isinstance(node, ast.Name) and node.id == "argv"):
         program.takes_arguments = True
@@ -192,7 +213,7 @@ def _visit_shared(program: Program, node: ast.AST, inputs: set[str]) -> None:
 
 def _visit_own(program: Program, node: ast.AST, constants: dict[str, ast.expr]) -> None:
     called = _called(node)
-    if isinstance(node, ast.Call) and called in ("environment", "results") and "tekton" in ast.unparse(node.func):
+    if isinstance(node, ast.Call) and called in ("environment", "results") and "tekton" in _dotted(node.func):
         names, complete = _keywords(node, constants)
         target = program.required if called == "environment" else program.results
         target.update(names)
@@ -213,7 +234,7 @@ def read_program(images: Path, module: str) -> Program:
         if name in SHARED:
             continue
         own = name == module or not _is_program(tree)
-        for node in ast.walk(tree):
+        for node in tree.nodes:
             _visit_shared(program, node, inputs)
             if not own:
                 continue
