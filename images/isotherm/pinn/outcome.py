@@ -219,9 +219,8 @@ def log(
     """Log everything to MLflow; returns run id and model URI."""
     client, run = session.client, session.run
     tracking.describe(client, run, params_of(inputs, plan, origin), tags)
-    tracking.log_dataset(
-        client, run, inputs.train.points, inputs.problem.id, origin.dataset_hash, str(inputs.folder.resolve())
-    )
+    source = {"dataset_hash": origin.dataset_hash, "data_git_sha": origin.data_git_sha}
+    tracking.log_dataset(client, run, inputs.problem.id, origin.dataset_hash, source)
     with torch.no_grad():
         points = sampling.interior(chosen.model.setting, plan.counts.interior, plan.seed)
         _, power = quality.residual_and_power(chosen.model, chosen.model.layout.views(chosen.state.theta), points)

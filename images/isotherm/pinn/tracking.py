@@ -5,6 +5,9 @@ Everything is searched for before it is created, and a POST that may have been l
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,16 +114,14 @@ def log_metrics(
     client.log_batch(run.run_id, metrics=[Metric(n, v, now, len(curve)) for n, v in finals.items()])
 
 
-def log_dataset(client: MlflowClient, run: Run, points: NDArray[np.float64], name: str, md5: str, source: str) -> None:
+def log_dataset(client: MlflowClient, run: Run, name: str, md5: str, source: Mapping[str, str]) -> None:
     """Link the dataset, with DVC's md5 as its digest, unless it is linked."""
-    import mlflow.data
-    from mlflow.entities import DatasetInput, InputTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
     if client.get_run(run.run_id).inputs.dataset_inputs:
         return
-    dataset = mlflow.data.from_numpy(points, source=source, name=name, digest=md5)
-    entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
-    client.log_inputs(run.run_id, datasets=[entry])
+    dataset = Dataset(name=name, digest=md5, source_type="dvc", source=json.dumps(dict(source)))
+    client.log_inputs(run.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 def log_model(
@@ -140,15 +141,22 @@ def log_model(
         import mlflow
         import mlflow.pytorch
         import torch
-        from mlflow.models import infer_signature
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
 
         with torch.no_grad():
-            outputs = module(torch.from_numpy(example)).numpy()
+            columns = module(torch.from_numpy(example)).shape[1]
+        signature = ModelSignature(
+            inputs=Schema([TensorSpec(example.dtype, (-1, 3))]),
+            outputs=Schema([TensorSpec(example.dtype, (-1, columns))]),
+        )
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # its advice on requirements is not for this image
         with mlflow.start_run(run_id=run.run_id, log_system_metrics=False):
             info = mlflow.pytorch.log_model(
                 module,
                 name=MODEL_NAME,
-                signature=infer_signature(example, outputs),
+                signature=signature,
                 input_example=example,
                 serialization_format="pt2",
                 extra_files=[str(path) for path in extra],

@@ -177,9 +177,9 @@ class Session:
 
 def run() -> None:
     """Read the command line, train, and write results on every way out."""
-    args = parser().parse_args()
-    folder = os.environ.get("MLFLOW_CREDENTIALS_DIR", "")
     with tekton.results(run_id="", model_uri="", model_digest="", pde_loss="", val_residual="") as results:
+        args = parser().parse_args()
+        folder = os.environ.get("MLFLOW_CREDENTIALS_DIR", "")
         outcome = train(args, Path(folder) if folder else None)
         tekton.write_report(args.reports_dir / contract.REPORT_TRAIN, outcome.report)
         vars(results).update(outcome.results)
