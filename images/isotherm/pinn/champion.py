@@ -43,9 +43,8 @@ def find(client: MlflowClient, model_name: str) -> Champion | None:
     return Champion(str(version.version), tags[contract.TAG_MODEL_DIGEST], tags[contract.TAG_PROBLEM], version.source)
 
 
-def fetch(champion: Champion, folder: Path) -> Path:
-    """Download the champion's bundle into `folder`; return the folder that holds model.onnx."""
-    import mlflow.artifacts
+def fetch(client: MlflowClient, champion: Champion, folder: Path) -> Path:
+    """Download the champion's bundle into `folder`; return the folder that holds its files."""
+    from isotherm.registry.client import download
 
-    root = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{champion.uri}/extra_files", dst_path=str(folder)))
-    return next(iter(root.rglob(contract.MODEL_ONNX)), root).parent
+    return download(client, champion.uri, "extra_files", folder)
