@@ -340,18 +340,28 @@ def mismatched(task: TaskSpec, results: Mapping[str, Value]) -> str:
 
 async def _process(ready: _Ready, limit: float | None, stop: Stop, write: Write, seen: Seen) -> tuple[int, bool]:
     """Run a process group to its end; return its exit code (128 + n for signal n) and whether the limit ended it."""
-    process = await asyncio.create_subprocess_exec(
-        *ready.argv,
-        env=ready.env,
-        cwd=ready.folder,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=_pass_on_death(),
-    )
-    assert process.stdout is not None  # noqa: S101 (asked for above)
-    reader = asyncio.create_task(_pump(process.stdout, write, seen))
+    # A pipe of our own: asyncio's waits for everyone who holds it, so for what a step leaves running as well.
+    reading, writing = os.pipe()
+    output = os.fdopen(reading, "rb", buffering=0)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *ready.argv,
+            env=ready.env,
+            cwd=ready.folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=writing,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_pass_on_death(),
+        )
+    except OSError:
+        output.close()
+        raise
+    finally:
+        os.close(writing)
+    stream = asyncio.StreamReader()
+    pipe, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), output)
+    reader = asyncio.create_task(_pump(stream, write, seen))
     ended = asyncio.create_task(process.wait())
     stopped, hurried = asyncio.create_task(stop.event.wait()), asyncio.create_task(stop.hurry.wait())
     try:
@@ -368,6 +378,7 @@ async def _process(ready: _Ready, limit: float | None, stop: Stop, write: Write,
     code = await ended
     await asyncio.wait({reader}, timeout=2.0)
     reader.cancel()
+    pipe.close()
     return code if code >= 0 else 128 - code, late
 
 
