@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,8 +34,8 @@ def conclude(
     *,
     began: datetime,
     train_seconds: float,
-) -> SimpleNamespace:
-    """Judge, export, log and report; returns `results` (strings) and `report` (train.json)."""
+) -> dict[str, Any]:
+    """Judge, export, log; returns the content of train.json."""
     with torch.no_grad():
         chosen = restarts.choose(trained)
         metrics = judge(inputs, plan, trained, chosen)
@@ -83,14 +82,7 @@ def conclude(
                 session, inputs, plan, origin, chosen, metrics, tags, folder, files
             )
     print(f"{artifacts.summary(metrics)}; model {digest[:12]}, restart {chosen.restart} of {len(trained)}", flush=True)
-    results = {
-        "run_id": report["run_id"],
-        "model_uri": report["model_uri"],
-        "model_digest": digest,
-        "pde_loss": f"{metrics[contract.PDE_LOSS]:.6g}",
-        "val_residual": f"{metrics[contract.VAL_RESIDUAL]:.6g}",
-    }
-    return SimpleNamespace(results=results, report=report)
+    return report
 
 
 def judge(inputs: Inputs, plan: Recipe, trained: Sequence[Trained], chosen: Trained) -> dict[str, float]:

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from isotherm import contract, tekton
@@ -56,42 +55,43 @@ def _truth(text: str) -> bool:
     return _FALSE_TRUE[text.lower()]
 
 
+def _env(name: str, otherwise: str = "") -> str:
+    return os.environ.get(name) or otherwise
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the command line; defaults come from the environment, as the Task sets it."""
-    env = os.environ.get
     built = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = built.add_argument
-    dataset = Path(env("DATA_DIR", ""), env("DATASET_HASH", "")) if env("DATASET_HASH") else None
+    dataset = Path(_env("DATA_DIR"), _env("DATASET_HASH")) if _env("DATASET_HASH") else None
     add("--data", type=Path, default=dataset, metavar="DIR", help="dataset folder")
-    add("--mlflow", default=env("MLFLOW_URI") or env("MLFLOW_TRACKING_URI") or "", metavar="URL", help="MLflow server")
-    add(
-        "--recipe", choices=RECIPES, default=env("RECIPE") or "lm", help="lm (default), or the source's Adam with 5x128"
-    )
+    add("--mlflow", default=_env("MLFLOW_URI", _env("MLFLOW_TRACKING_URI")), metavar="URL", help="MLflow server")
+    add("--recipe", choices=RECIPES, default=_env("RECIPE", "lm"), help="lm (default), or the source's Adam with 5x128")
     counted, real = _at_least(1), _not_negative
-    add("--epochs", type=counted, default=env("EPOCHS", ""), help="lm: cap on iterations; source: iterations (20000)")
-    add("--lr", type=real, default=env("LR", ""), help="learning rate of recipe source (1e-3); refused with lm")
-    add("--a-reg", type=real, default=env("A_REG", ""), help="weight of mean |grad a|^2")
-    add("--f-reg", type=real, default=env("F_REG", ""), help="weight of mean f^2, with --infer-f")
-    add("--w-pde", type=real, default=env("W_PDE", ""), help="weight of the equation, the data weighing 1 per sigma^2")
-    add("--w-bc", type=real, default=env("W_BC", ""), help="weight of the edge condition")
-    add("--w-ic", type=real, default=env("W_IC", ""), help="weight of the initial state")
-    add("--a-model", choices=A_MODELS, default=env("A_MODEL") or "auto", help="form of a (default: problem.yaml's)")
+    add("--epochs", type=counted, default=_env("EPOCHS"), help="lm: cap on iterations; source: iterations (20000)")
+    add("--lr", type=real, default=_env("LR"), help="learning rate of recipe source (1e-3); refused with lm")
+    add("--a-reg", type=real, default=_env("A_REG"), help="weight of mean |grad a|^2")
+    add("--f-reg", type=real, default=_env("F_REG"), help="weight of mean f^2, with --infer-f")
+    add("--w-pde", type=real, default=_env("W_PDE"), help="weight of the equation, the data weighing 1 per sigma^2")
+    add("--w-bc", type=real, default=_env("W_BC"), help="weight of the edge condition")
+    add("--w-ic", type=real, default=_env("W_IC"), help="weight of the initial state")
+    add("--a-model", choices=A_MODELS, default=_env("A_MODEL", "auto"), help="form of a (default: problem.yaml's)")
     add(
         "--infer-f",
         type=_truth,
         nargs="?",
         const=True,
-        default=env("INFER_F") or "false",
+        default=_env("INFER_F", "false"),
         help="infer a static f(x, y)",
     )
-    add("--restarts", type=counted, default=env("RESTARTS") or "3", help="trainings from different starts (default 3)")
-    add("--seed", type=_at_least(0), default=env("SEED") or "0", help="seed of points and starts (default 0)")
-    add("--experiment", default=env("EXPERIMENT") or contract.EXPERIMENT, help="MLflow experiment")
-    add("--pipeline-run", default=env("PIPELINE_RUN", ""), help="name of the PipelineRun")
-    add("--data-git-sha", default=env("DATA_GIT_SHA", ""), help="commit of the data repository")
-    add("--dataset-branch", default=env("DATASET_BRANCH") or "main", help="branch of the data, for the tag")
-    add("--model-dir", type=Path, default=Path(env("MODEL_DIR") or "isotherm-run/model"), help="checkpoints and bundle")
-    add("--reports-dir", type=Path, default=Path(env("REPORTS_DIR") or "isotherm-run/reports"), help="reports")
+    add("--restarts", type=counted, default=_env("RESTARTS", "3"), help="trainings from different starts (default 3)")
+    add("--seed", type=_at_least(0), default=_env("SEED", "0"), help="seed of points and starts (default 0)")
+    add("--experiment", default=_env("EXPERIMENT", contract.EXPERIMENT), help="MLflow experiment")
+    add("--pipeline-run", default=_env("PIPELINE_RUN"), help="name of the PipelineRun")
+    add("--data-git-sha", default=_env("DATA_GIT_SHA"), help="commit of the data repository")
+    add("--dataset-branch", default=_env("DATASET_BRANCH", "main"), help="branch of the data, for the tag")
+    add("--model-dir", type=Path, default=Path(_env("MODEL_DIR", "isotherm-run/model")), help="checkpoints and bundle")
+    add("--reports-dir", type=Path, default=Path(_env("REPORTS_DIR", "isotherm-run/reports")), help="reports")
     return built
 
 
@@ -123,8 +123,8 @@ class Display:
         print(f"\r\033[K{line}" if self.terminal else line, end="\n" if ended or not self.terminal else "", flush=True)
 
 
-def train(args: argparse.Namespace, credentials: Path | None) -> SimpleNamespace:
-    """Do the whole training; returns the results and the report."""
+def train(args: argparse.Namespace, credentials: Path | None) -> dict[str, Any]:
+    """Do the whole training; returns the report."""
     from isotherm.data import schema
     from isotherm.pinn import lineage, prepare, recipe, restarts
 
@@ -179,10 +179,13 @@ def run() -> None:
     """Read the command line, train, and write results on every way out."""
     with tekton.results(run_id="", model_uri="", model_digest="", pde_loss="", val_residual="") as results:
         args = parser().parse_args()
-        folder = os.environ.get("MLFLOW_CREDENTIALS_DIR", "")
-        outcome = train(args, Path(folder) if folder else None)
-        tekton.write_report(args.reports_dir / contract.REPORT_TRAIN, outcome.report)
-        vars(results).update(outcome.results)
+        folder = _env("MLFLOW_CREDENTIALS_DIR")
+        report = train(args, Path(folder) if folder else None)
+        tekton.write_report(args.reports_dir / contract.REPORT_TRAIN, report)
+        results.run_id, results.model_uri = report["run_id"], report["model_uri"]
+        results.model_digest, metrics = report["model_digest"], report["metrics"]
+        results.pde_loss = f"{metrics[contract.PDE_LOSS]:.6g}"
+        results.val_residual = f"{metrics[contract.VAL_RESIDUAL]:.6g}"
 
 
 def main() -> int:
