@@ -83,6 +83,8 @@ def field_matcher(selector: str) -> Callable[[Object], bool]:
 async def _body(request: Request) -> Object:
     length = request.headers.get("content-length", "")
     if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        async for _ in request.stream():  # a client that still sends would see a broken pipe, not the answer
+            pass
         raise ApiError(413, "RequestEntityTooLarge", "the body is over 1 MiB or does not declare its length")
     content = await request.body()
     try:

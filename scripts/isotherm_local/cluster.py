@@ -181,11 +181,9 @@ class Cluster:
             return []
         ready, where = self._readyz(record.endpoints), record.endpoints
         urls = {"haproxy": where.router_url, "mlflow": where.mlflow_url}
-        logs = {"haproxy": self.state / "haproxy.log", "mlflow": self.state / "mlflow" / "log"}
         parts = [Part("api", record.pid, ready.get("api", False), record.process.rss_mib(), "", self.log)]
-        for name, process in sorted(read_children(self.state / CHILDREN_FILE).items()):
+        for name, (process, log) in sorted(read_children(self.state / CHILDREN_FILE).items()):
             answers = ready.get({"haproxy": "router"}.get(name, name), process.alive()) and process.alive()
-            log = logs.get(name, self.state / "namespaces")
             parts.append(Part(name, process.pid, answers, process.rss_mib(), urls.get(name, ""), log))
         return parts
 
@@ -276,7 +274,7 @@ class Cluster:
         from isotherm_local.supervisor import CHILDREN_FILE, read_children
 
         record = self._record()
-        children = [p for p in read_children(self.state / CHILDREN_FILE).values() if p.alive()]
+        children = [p for p, _ in read_children(self.state / CHILDREN_FILE).values() if p.alive()]
         supervisor = [record.process] if record is not None and record.process.alive() else []
         # The supervisor ends its children itself; what is left had lost it.
         processes.end(supervisor, grace_seconds=8)

@@ -340,10 +340,10 @@ class RouterController:
             try:
                 await self.apply()
                 self.admit_routes()
-            except tekton.TaskError as error:
+            except (tekton.TaskError, OSError) as error:
                 if not self.applied:
                     raise  # never ran: a port, a file or a program is wrong, and waiting does not mend it
-                log.error("router: %s", error.line())
+                log.error("router: %s", error)
                 await asyncio.sleep(1.0)
                 self.changed.set()
             # What changes meanwhile is part of the next reload, as with RELOAD_INTERVAL on OpenShift.

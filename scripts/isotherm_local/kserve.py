@@ -98,7 +98,11 @@ class Controller:
             except OSError as error:
                 workload.failure = f"{error.strerror or error} ({error.filename})"
                 log.error("%s: %s", metadata["name"], workload.failure)
-        self._write_slices()
+        for service in self.store.list(SERVICE):
+            try:
+                self._write_slices(service)
+            except OSError as error:
+                log.error("%s: %s", service["metadata"]["name"], error)
 
     def _reconcile_one(self, service: Object, workload: Workload) -> None:
         namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
@@ -250,27 +254,23 @@ class Controller:
         }
         self.store.set_status(INFERENCE_SERVICE, namespace, name, status)
 
-    def _write_slices(self) -> None:
-        """Write one EndpointSlice per serving pod and Service; a slot that is no longer used stays, empty."""
-        for service in self.store.list(SERVICE):
-            namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
-            selector = service["spec"].get("selector")
-            if not selector:
-                continue
-            pods = [
-                pod
-                for (pod_namespace, _), workload in self.workloads.items()
-                for pod in workload.serving()
-                if pod_namespace == namespace and selector.items() <= pod.template.labels.items()
-            ]
-            owned = [
-                o
-                for o in self.store.list(ENDPOINT_SLICE, namespace)
-                if o["metadata"]["labels"].get("kubernetes.io/service-name") == name
-            ]
-            for slot in range(max(1, len(pods), len(owned))):
-                content = slice_content(service, pods[slot : slot + 1])
-                self.store.apply(ENDPOINT_SLICE, namespace, f"{name}-{slot}", content)
+    def _write_slices(self, service: Object) -> None:
+        """Write one EndpointSlice per serving pod of a Service; a slot that is no longer used stays, empty."""
+        namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+        selector = service["spec"].get("selector")
+        if not selector:
+            return
+        pods = [
+            pod
+            for (pod_namespace, _), workload in self.workloads.items()
+            for pod in workload.serving()
+            if pod_namespace == namespace and selector.items() <= pod.template.labels.items()
+        ]
+        slices = self.store.list(ENDPOINT_SLICE, namespace)
+        owned = [o for o in slices if o["metadata"]["labels"].get("kubernetes.io/service-name") == name]
+        for slot in range(max(1, len(pods), len(owned))):
+            content = slice_content(service, pods[slot : slot + 1])
+            self.store.apply(ENDPOINT_SLICE, namespace, f"{name}-{slot}", content)
 
 
 def slice_content(service: Object, pods: Sequence[Pod]) -> Object:

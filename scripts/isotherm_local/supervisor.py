@@ -55,6 +55,7 @@ class Children:
 
     record: Path
     running: dict[str, tuple[subprocess.Popen[bytes], Process]] = field(default_factory=dict)
+    logs: dict[str, Path] = field(default_factory=dict)
 
     def start(
         self, name: str, command: list[str], *, env: dict[str, str], cwd: Path, log_file: Path
@@ -62,7 +63,7 @@ class Children:
         """Start a child under a unique name, its output appended to `log_file`."""
         with open_log(log_file) as output:
             child = processes.spawn(command, env=env, cwd=cwd, log=output)
-        self.running[name] = (child, Process.of(child.pid))
+        self.running[name], self.logs[name] = (child, Process.of(child.pid)), log_file
         self._save()
         return child
 
@@ -76,7 +77,7 @@ class Children:
             self._save()
 
     def _save(self) -> None:
-        listed = {name: asdict(process) for name, (_, process) in self.running.items()}
+        listed = {name: {**asdict(p), "log": str(self.logs[name])} for name, (_, p) in self.running.items()}
         tekton.write_atomic(self.record, json.dumps(listed, indent=1))
 
     def end_all(self) -> None:
@@ -95,11 +96,12 @@ class Children:
         self._save()
 
 
-def read_children(record: Path) -> dict[str, Process]:
-    """Read the children that a supervisor recorded, by name."""
+def read_children(record: Path) -> dict[str, tuple[Process, Path]]:
+    """Read the children that a supervisor recorded, by name: process and log."""
     try:
-        return {name: Process(**entry) for name, entry in json.loads(record.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError):
+        listed = json.loads(record.read_text(encoding="utf-8"))
+        return {n: (Process(entry["pid"], entry["identity"]), Path(entry["log"])) for n, entry in listed.items()}
+    except (OSError, ValueError, TypeError, KeyError):
         return {}
 
 

@@ -32,7 +32,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        body = self.server.name.encode()  # type: ignore[attr-defined]
+        body = self.server.name.encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -48,7 +48,7 @@ def pods() -> Iterator[Callable[[str], int]]:
 
     def start(name: str) -> int:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        server.name = name  # type: ignore[attr-defined]
+        server.name = name
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         servers.append(server)
         return int(server.server_address[1])
