@@ -142,7 +142,9 @@ ANNOTATION_SHIFT_TOKEN = f"{PREFIX}/shift-token"
 ANNOTATION_LIVE_DIGEST = f"{PREFIX}/live-digest"
 ANNOTATION_LIVE_SINCE = f"{PREFIX}/live-since"
 ANNOTATION_PREVIOUS = f"{PREFIX}/previous-colour"
-ANNOTATION_PREVIOUS_DIGEST = f"{PREFIX}/previous-digest"  # a rollback refuses when that colour holds another model by now
+ANNOTATION_PREVIOUS_DIGEST = (
+    f"{PREFIX}/previous-digest"  # a rollback refuses when that colour holds another model by now
+)
 ANNOTATION_DISABLE_COOKIES = "haproxy.router.openshift.io/disable_cookies"
 ANNOTATION_BALANCE = "haproxy.router.openshift.io/balance"
 LABEL_PART_OF = "app.kubernetes.io/part-of"

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isotherm import contract, tekton
-from isotherm.deploy import bundle, store
+from isotherm import bundle, contract, tekton
+from isotherm.deploy import store
 
 DIGEST = "ab" * 32
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -76,7 +76,7 @@ def s3(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[type[Ob
 @pytest.fixture
 def model(tmp_path: Path) -> bundle.Bundle:
     digest = onnx_models.write_bundle(tmp_path / "bundle")
-    return bundle.read(tmp_path / "bundle", digest)
+    return bundle.load(tmp_path / "bundle", digest)
 
 
 def volume(root: Path) -> tuple[store.Location, store.Place]:
@@ -91,7 +91,7 @@ def test_a_volume_holds_the_whole_model_after_one_copy_and_a_repeat_reuses_it(
     assert location.uri == f"pvc://isotherm/model-store/plate/{DIGEST}"
     assert store.put(model, place, location.uri) is True
     folder = tmp_path / "store/plate" / DIGEST
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*model.files, contract.MANIFEST_FILE])
+    assert sorted(path.name for path in folder.iterdir()) == sorted(model.content)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert store.put(model, place, location.uri) is False
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
@@ -99,7 +99,7 @@ def test_a_volume_holds_the_whole_model_after_one_copy_and_a_repeat_reuses_it(
 
 def test_a_copy_cut_short_is_completed_and_its_manifest_comes_last(model: bundle.Bundle, tmp_path: Path) -> None:
     location, place = volume(tmp_path)
-    place.write_new(contract.MODEL_ONNX, model.files[contract.MODEL_ONNX])
+    place.write_new(contract.MODEL_ONNX, model.content[contract.MODEL_ONNX])
     assert store.put(model, place, location.uri) is True
     folder = tmp_path / "plate" / DIGEST
     written = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
@@ -145,7 +145,7 @@ def test_a_bucket_holds_the_model_once(model: bundle.Bundle, s3: tuple[type[Obje
     place = store.place_for(location, None, credentials)
     assert store.put(model, place, location.uri) is True
     keys = {path.rsplit("/", 1)[1]: content for path, content in server.held.items()}
-    assert keys == {**model.files, contract.MANIFEST_FILE: model.manifest}
+    assert keys == dict(model.content)
     assert all(f"/models/prod/plate/{DIGEST}/" in path for path in server.held)
     assert store.put(model, place, location.uri) is False
     place.write_new(contract.MODEL_ONNX, b"other")
@@ -201,10 +201,10 @@ def test_a_bundle_whose_file_differs_from_its_manifest_is_refused(tmp_path: Path
     with (tmp_path / name).open("ab") as file:
         file.write(b"\n")
     with pytest.raises(tekton.Refused, match=name):
-        bundle.read(tmp_path, digest)
+        bundle.load(tmp_path, digest)
 
 
 def test_a_bundle_of_another_digest_is_refused(tmp_path: Path) -> None:
     onnx_models.write_bundle(tmp_path)
     with pytest.raises(tekton.Refused, match=r"not [0-9a-f]{12}"):
-        bundle.read(tmp_path, hashlib.sha256(b"other").hexdigest())
+        bundle.load(tmp_path, hashlib.sha256(b"other").hexdigest())

@@ -11,8 +11,7 @@ import onnx_models
 import predictor_fixtures
 import pytest
 
-from isotherm import contract, tekton
-from isotherm.predictor import bundle
+from isotherm import bundle, contract, tekton
 from isotherm.predictor.model import HeatModel
 
 
@@ -111,7 +110,7 @@ def test_a_missing_folder_is_bad_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "code", "said"),
     [
-        ({"MODEL_DIGEST": "sha256:0"}, 3, "MODEL_DIGEST is sha256:0"),
+        ({"MODEL_DIGEST": "sha256:0"}, 3, "not sha256:0"),
         ({"MODEL_VERSION": "1.3"}, 2, "MODEL_VERSION is '1.3'"),
         ({"TRACK": "blue\r\nX-Evil: 1"}, 2, "TRACK is"),
         ({"MODEL_DIGEST": "x\r\nX-Evil: 1"}, 2, "MODEL_DIGEST is"),

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isotherm.predictor import bundle, payload
+from isotherm import bundle
+from isotherm.predictor import payload
 from isotherm.predictor.metrics import WINDOW_POINTS, Metrics, Window
 from isotherm.predictor.model import Answer, HeatModel, NotFinite
 from isotherm.predictor.prediction_log import QUEUE_POINTS, PredictionLog

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isotherm import contract, tekton
-from isotherm.deploy import bundle as bundles
-from isotherm.deploy import kube, plan, readiness, render, routes, smoke, store, traffic
+from isotherm.deploy import kube, plan, readiness, registered, render, routes, smoke, store, traffic
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from isotherm.bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Request:
 class Prepared:
     """A deployment that is decided but not carried out."""
 
-    model: bundles.RegisteredModel
+    model: registered.RegisteredModel
     location: store.Location
     choice: plan.Choice
     changes: list[plan.Change]
@@ -78,7 +79,7 @@ class Prepared:
 
 
 def prepare(
-    request: Request, cluster: kube.Cluster, model: bundles.RegisteredModel, location: store.Location
+    request: Request, cluster: kube.Cluster, model: registered.RegisteredModel, location: store.Location
 ) -> Prepared:
     """Choose the colour and decide what has to change. Reads only.
 
@@ -131,7 +132,7 @@ def deploy(
     Raises `tekton.Refused`, `tekton.BadInput` or `tekton.Unavailable`; traffic is where it was in each case.
     """
     location = store.locate(request.model_store, request.model_name, request.model_digest)
-    model = bundles.resolve(
+    model = registered.resolve(
         client,
         request.model_name,
         request.model_version,
@@ -139,7 +140,7 @@ def deploy(
         allow_source_image=request.allow_source_image,
     )
     with tempfile.TemporaryDirectory(prefix="isotherm-") as folder:
-        bundle = bundles.download(model, Path(folder))
+        bundle = registered.download(model, Path(folder))
     place = store.place_for(location, volume, store_credentials)
     prepared = prepare(request, cluster, model, location)
     _say(f"model {model.name} version {model.version} goes to {prepared.choice.colour} ({prepared.choice.outcome})")
@@ -159,7 +160,7 @@ def deploy(
     return report | _carry_out(request, cluster, prepared, bundle)
 
 
-def _carry_out(request: Request, cluster: kube.Cluster, prepared: Prepared, bundle: bundles.Bundle) -> dict[str, Any]:
+def _carry_out(request: Request, cluster: kube.Cluster, prepared: Prepared, bundle: Bundle) -> dict[str, Any]:
     """Apply everything but the Route, wait, test, and only then let traffic in where there was no Route."""
     _refuse_if_traffic_moved(request, cluster, prepared)
     objects = [change for change in prepared.changes if change.kind is not kube.ROUTE]
@@ -171,7 +172,7 @@ def _carry_out(request: Request, cluster: kube.Cluster, prepared: Prepared, bund
     )
     _say(f"{name} is ready after {seconds:.1f} s")
     found = readiness.endpoints(cluster, render.predictor_name(name))
-    tested = smoke.check(found, bundle.samples, digest)
+    tested = smoke.check(found, bundle.metadata.samples, digest)
     _say(f"{tested['endpoints']} endpoint(s) repeat the evaluated predictions to {tested['max_abs_difference']:.1e}")
     created = prepared.route is None and _create_route(request, cluster, prepared.choice.colour)
     return {"ready_seconds": round(seconds, 3), "smoke": tested, "route_created": created}

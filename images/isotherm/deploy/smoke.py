@@ -13,7 +13,7 @@ from isotherm import contract, tekton
 from isotherm.deploy.readiness import MODEL_PATH, Endpoint
 
 if TYPE_CHECKING:
-    from isotherm.predictor.bundle import Samples
+    from isotherm.bundle import Samples
 
 RELATIVE_TOLERANCE = 1e-6
 TIMEOUT_SECONDS = 20.0

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from isotherm import contract, tekton
 
 if TYPE_CHECKING:
-    from isotherm.deploy.bundle import Bundle
+    from isotherm.bundle import Bundle
 
 DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}")
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -114,10 +114,10 @@ def put(bundle: Bundle, place: Place, uri: str) -> bool:
     Raises `tekton.Refused` where the folder holds other content: it is never rewritten, as a rollback may need it.
     """
     stored = place.read(contract.MANIFEST_FILE)
-    if stored is not None and stored != bundle.manifest:
+    if stored is not None and stored != bundle.content[contract.MANIFEST_FILE]:
         raise _different(uri, contract.MANIFEST_FILE)
-    for name in [*sorted(bundle.files), contract.MANIFEST_FILE]:
-        wanted = bundle.manifest if name == contract.MANIFEST_FILE else bundle.files[name]
+    for name in [*sorted(bundle.content.keys() - {contract.MANIFEST_FILE}), contract.MANIFEST_FILE]:
+        wanted = bundle.content[name]
         if place.read(name) is None:
             if stored is not None:
                 raise tekton.Refused(f"{uri} has lost {name}", remedy="restore the store from its backup")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,13 +41,9 @@ def open_bundle(folder: Path, model_digest: str) -> Graph:
     """
     import onnxruntime
 
-    from isotherm.predictor import bundle
+    from isotherm import bundle
 
-    with tempfile.TemporaryDirectory() as served:
-        for name in (*bundle.FILES, contract.MANIFEST_FILE):
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, Path(served) / name)
-        content = bundle.load(Path(served), model_digest).graph
+    content = bundle.load(folder, model_digest, exact=False).graph
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isotherm import contract, tekton
-from isotherm.predictor.bundle import Bundle, Domain
+from isotherm.bundle import Bundle, Domain
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

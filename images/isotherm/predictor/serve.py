@@ -73,7 +73,8 @@ def run(model_name: str, model_dir: Path, http_port: int) -> None:
             raise tekton.BadInput(f"{name} is {value[:80]!r}", remedy=remedy)
     listener = _listen(os.environ.get(contract.ENV_HTTP_HOST) or "0.0.0.0", http_port)  # noqa: S104 (a pod's own address)
 
-    from isotherm.predictor import bundle, model
+    from isotherm import bundle
+    from isotherm.predictor import model
 
     heat = model.HeatModel(bundle.load(model_dir, env.model_digest))
 

@@ -70,23 +70,31 @@ class Metadata(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified model folder: its metadata and the bytes of its graph."""
+    """A verified model folder: its metadata and the bytes of every file, the manifest included."""
 
     metadata: Metadata
-    graph: bytes
+    content: Mapping[str, bytes]
+
+    @property
+    def graph(self) -> bytes:
+        """The ONNX graph."""
+        return self.content[contract.MODEL_ONNX]
 
 
-def verify(folder: Path) -> dict[str, bytes]:
-    """Read a model folder whole and return its files, after each agreed with the manifest.
+def verify(folder: Path, *, exact: bool = True) -> dict[str, bytes]:
+    """Read a model folder's served files and its manifest, after each file agreed with the manifest.
 
-    Raises `tekton.Refused` for a missing, extra, linked or altered file, `tekton.BadInput` where there is no folder.
+    `exact` refuses a folder that holds anything else, as the predictor's must; without it other files (the trainer's
+    pt2,
+    its pictures) are not looked at. Raises `tekton.Refused` for a missing, extra, linked or altered file,
+    `tekton.BadInput` where there is no folder.
     """
     if not folder.is_dir():
         raise tekton.BadInput(
             f"model folder {folder} does not exist", remedy="mount the model there or give --model_dir"
         )
-    found = {entry.name: entry for entry in folder.iterdir()}
     wanted = FILES | {contract.MANIFEST_FILE}
+    found = {entry.name: entry for entry in folder.iterdir() if exact or entry.name in wanted}
     if extra := sorted(found.keys() - wanted):
         raise tekton.Refused(f"model folder {folder} holds {extra[0]}, which is no part of a model", remedy=_REMEDY)
     if missing := sorted(wanted - found.keys()):
@@ -98,7 +106,7 @@ def verify(folder: Path) -> dict[str, bytes]:
         if path.stat().st_size > LIMIT_BYTES:
             raise tekton.Refused(f"{path} is larger than {LIMIT_BYTES >> 20} MiB", remedy=_REMEDY)
         content[name] = path.read_bytes()
-    _compare(folder, _parse_manifest(folder, content.pop(contract.MANIFEST_FILE)), content)
+    _compare(folder, _parse_manifest(folder, content[contract.MANIFEST_FILE]), content)
     return content
 
 
@@ -114,27 +122,28 @@ def _parse_manifest(folder: Path, manifest: bytes) -> dict[str, str]:
 
 
 def _compare(folder: Path, digests: Mapping[str, str], content: Mapping[str, bytes]) -> None:
-    for name, data in content.items():
+    for name in sorted(FILES):
+        data = content[name]
         actual = hashlib.sha256(data).hexdigest()
         if digests.get(name) != actual:
             listed = digests.get(name, "nothing")
             raise tekton.Refused(f"{folder / name} has sha256 {actual}, the manifest says {listed}", remedy=_REMEDY)
 
 
-def load(folder: Path, expected_digest: str) -> Bundle:
-    """Verify a model folder and check that it is the model this server was told to serve.
+def load(folder: Path, expected_digest: str, *, exact: bool = True) -> Bundle:
+    """Verify a model folder (`verify`) and check that it is the model that was asked for.
 
     Raises `tekton.Refused` where a file or the model digest differs from what was promised.
     """
-    content = verify(folder)
+    content = verify(folder, exact=exact)
     try:
         metadata = Metadata.model_validate_json(content[contract.MODEL_METADATA])
     except pydantic.ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         what = f"{folder / contract.MODEL_METADATA}: {where}: {first['msg']}"
-        raise tekton.Refused(what, remedy="register a model of this version of Isotherm") from error
+        raise tekton.Refused(what, remedy="train and register the model again with this version") from error
     if metadata.model_digest != expected_digest:
-        what = f"{folder} holds the model with digest {metadata.model_digest}, MODEL_DIGEST is {expected_digest}"
-        raise tekton.Refused(what, remedy="point storageUri at the version that was deployed")
-    return Bundle(metadata, content[contract.MODEL_ONNX])
+        what = f"{folder} holds the model with digest {metadata.model_digest[:19]}, not {expected_digest[:19]}"
+        raise tekton.Refused(what, remedy="give digest and files of the same training; nothing was changed")
+    return Bundle(metadata, content)

@@ -7,18 +7,14 @@ Writes  those files into a folder of this process
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isotherm import contract, tekton
+from isotherm import bundle, contract, tekton
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from isotherm.predictor.bundle import Samples
 
 EXTRA_FILES = "extra_files"
 SOURCE_IMAGE = "source-sha256:"  # stands for the image digest where the trainer ran from a checkout
@@ -37,15 +33,6 @@ class RegisteredModel:
     def semver(self) -> str:
         """What the server shows as its version."""
         return contract.semver(self.version)
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """The files to serve, each equal to its line of the manifest, and predictions to compare the server with."""
-
-    files: Mapping[str, bytes]
-    manifest: bytes
-    samples: Samples
 
 
 def resolve(client: MlflowClient, name: str, version: str, digest: str, *, allow_source_image: bool) -> RegisteredModel:
@@ -90,8 +77,8 @@ def resolve(client: MlflowClient, name: str, version: str, digest: str, *, allow
     return RegisteredModel(name, version, digest, contract.data_version(tags[contract.TAG_DATASET_HASH]))
 
 
-def download(model: RegisteredModel, folder: Path) -> Bundle:
-    """Fetch the files beside the logged model into `folder` and check them (`read`)."""
+def download(model: RegisteredModel, folder: Path) -> bundle.Bundle:
+    """Fetch the files beside the logged model into `folder` and check them as the server will."""
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
@@ -104,36 +91,4 @@ def download(model: RegisteredModel, folder: Path) -> Bundle:
             f"the files of model {model.name} version {model.version} cannot be fetched: {reason}",
             remedy="check MLflow's artifact store and that the model was logged by pinn-train",
         ) from error
-    return read(folder / EXTRA_FILES, model.digest)
-
-
-def read(folder: Path, digest: str) -> Bundle:
-    """Check a bundle exactly as the server will: every served file equals its line of the manifest, the digest is this
-    one.
-
-    Raises `tekton.Refused` saying which file differs.
-    """
-    from pydantic import ValidationError
-
-    from isotherm.predictor import bundle as served
-
-    selected = folder / "served"
-    selected.mkdir()
-    for name in (*served.FILES, contract.MANIFEST_FILE):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, selected / name)
-    content = served.verify(selected)
-    try:
-        metadata = served.Metadata.model_validate_json(content[contract.MODEL_METADATA])
-    except ValidationError as error:
-        problem = error.errors(include_input=False)[0]
-        raise tekton.Refused(
-            f"the model's {contract.MODEL_METADATA} is unusable: {'.'.join(map(str, problem['loc']))} {problem['msg']}",
-            remedy="train and register the model again with this version of the catalog",
-        ) from error
-    if metadata.model_digest != digest:
-        raise tekton.Refused(
-            f"the model's files are of digest {metadata.model_digest[:12]}, not {digest[:12]}",
-            remedy="train and register the model again; nothing was deployed",
-        )
-    return Bundle(content, (selected / contract.MANIFEST_FILE).read_bytes(), metadata.samples)
+    return bundle.load(folder / EXTRA_FILES, model.digest, exact=False)
