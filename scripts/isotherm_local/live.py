@@ -58,7 +58,8 @@ def api_client(state: Path, local: bool = False) -> tuple[Any, str, bool]:
         return client.ApiClient(), namespace.strip(), False
     try:
         # Kubernetes' own rule: KUBECONFIG may name several files, merged.
-        several = os.environ["KUBECONFIG"] if "KUBECONFIG" in os.environ and not local else str(path)
+        named = os.environ.get("KUBECONFIG", "")
+        several = named if str(path) in named.split(os.pathsep) else str(path)
         config.load_kube_config(config_file=several)
         _, active = config.list_kube_config_contexts(config_file=several)
     except config.ConfigException as error:

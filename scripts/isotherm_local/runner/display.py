@@ -143,8 +143,9 @@ class Live:
             self.console.print(f"{task.name} | {text}", markup=False)
 
 
-def choose(out: TextIO = sys.stdout, verbose: bool = False, plain: bool = False) -> Plain | Live:
-    """Choose the table on a terminal, lines elsewhere."""
+def choose(out: TextIO | None = None, verbose: bool = False, plain: bool = False) -> Plain | Live:
+    """Choose the table on a terminal, lines elsewhere; `out` is standard output unless given."""
+    out = out or sys.stdout
     return Live(out, verbose) if out.isatty() and not plain else Plain(out, verbose)
 
 
