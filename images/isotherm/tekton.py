@@ -8,21 +8,25 @@ Exit    0 done; 2 bad input; 3 refused (a rule says no); 4 a service is unavaila
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import re
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import SimpleNamespace, UnionType
+from typing import Any, get_args
 
 RESULTS_LIMIT_BYTES = 2048
+# What a person can mend on the volume itself; any other operating-system error is one that nobody foresaw.
+_VOLUME = {errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS}
 _SECRET = re.compile(r"(?i)(://[^/\s:@]*:)[^@\s]+(@)|((?:password|secret|token|authorization)[=:]\s*)\S+")
 
 
@@ -90,7 +94,7 @@ def _finite(text: str) -> float:
 _PARSERS: Mapping[type, Callable[[str], Any]] = {str: str, int: int, float: _finite, bool: _boolean, Path: Path}
 
 
-def environment(**wanted: type) -> SimpleNamespace:
+def environment(**wanted: type | UnionType) -> SimpleNamespace:
     """Read typed inputs from environment variables: `environment(model_name=str, lr=float)` takes MODEL_NAME and LR.
 
     An optional value is declared as `float | None`; the empty string then gives None.
@@ -104,14 +108,15 @@ def environment(**wanted: type) -> SimpleNamespace:
                 f"environment variable {name.upper()} is not set",
                 remedy=f"set param {param}, or the variable when run by hand",
             )
-        options = [k for k in getattr(kind, "__args__", (kind,)) if k is not type(None)]
-        if text == "" and len(getattr(kind, "__args__", ())) > len(options):
+        kinds = get_args(kind) or (kind,)
+        if text == "" and type(None) in kinds:
             setattr(values, name, None)
             continue
+        plain = next(one for one in kinds if one is not type(None))
         try:
-            setattr(values, name, _PARSERS[options[0]](text))
+            setattr(values, name, _PARSERS[plain](text))
         except ValueError as error:
-            expected = {int: "a whole number", float: "a finite number", bool: "true or false"}.get(options[0], "text")
+            expected = {int: "a whole number", float: "a finite number", bool: "true or false"}.get(plain, "text")
             raise BadInput(f"param {param} is {text[:80]!r}", remedy=f"give {expected}") from error
     return values
 
@@ -167,6 +172,32 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     write_atomic(path, body)
 
 
+@contextmanager
+def report(path: Path, task: str) -> Iterator[dict[str, Any]]:
+    """Write a Task's report when its work ends: what the work put into the yielded dict, with the times.
+
+    Use: `with tekton.report(reports / "x.json", "task") as report: ...; report.update(found)`. The report of a failure
+    has `error` as well, the last line of the log. An earlier attempt's report is removed first: it is not this one's.
+    """
+    began, clock = utcnow(), time.monotonic()
+    content: dict[str, Any] = {}
+
+    def write(**more: str) -> None:
+        times = {"started_at": rfc3339(began), "finished_at": rfc3339(utcnow())}
+        seconds = round(time.monotonic() - clock, 3)
+        write_report(path, {"task": task, **times, "seconds": seconds, **content, **more})
+
+    path.unlink(missing_ok=True)
+    try:
+        yield content
+    except Exception as error:
+        # The cause must reach the log, even where its report cannot be written.
+        with suppress(OSError, ValueError):
+            write(error=last_line(error))
+        raise
+    write()
+
+
 def read_report(path: Path) -> dict[str, Any] | None:
     """Read a report; None where the Task did not get to write one."""
     try:
@@ -178,25 +209,31 @@ def read_report(path: Path) -> dict[str, Any] | None:
     return report
 
 
+def _foreseen(error: Exception) -> str:
+    """Word an error that a person can act on; empty for any other."""
+    if isinstance(error, TaskError):
+        return error.line()
+    if isinstance(error, OSError) and error.errno in _VOLUME:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}; check that the workspace is writable and has space"
+    return ""
+
+
+def last_line(error: Exception) -> str:
+    """Say in one line what failed, why, and what to do."""
+    if line := _foreseen(error):
+        return line
+    text = " ".join(redact(f"{type(error).__name__}: {error}").split())[:600]
+    return f"unexpected {text}; please report it with the log above"
+
+
 def main(run: Callable[[], None]) -> int:
     """Run a program's `run()` and turn what it raises into an exit code and one last line on stderr."""
     try:
         run()
-    except TaskError as error:
-        print(f"error: {error.line()}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except OSError as error:
-        traceback.print_exc()
-        where = f" ({error.filename})" if error.filename else ""
-        print(
-            f"error: {redact(str(error.strerror or error))}{where}; check that the workspace is writable and has space",
-            file=sys.stderr,
-            flush=True,
-        )
-        return 1
     except Exception as error:
-        traceback.print_exc()
-        text = " ".join(redact(f"{type(error).__name__}: {error}").split())[:600]
-        print(f"error: unexpected {text}; please report it with the log above", file=sys.stderr, flush=True)
-        return 1
+        if not _foreseen(error):
+            traceback.print_exc()
+        print(f"error: {last_line(error)}", file=sys.stderr, flush=True)
+        return error.exit_code if isinstance(error, TaskError) else 1
     return 0

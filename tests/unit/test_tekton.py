@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -14,10 +15,14 @@ from isotherm import tekton
 
 
 def test_inputs_are_typed_and_an_empty_optional_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"MODEL_NAME": "m", "LR": "1e-3", "EPOCHS": "", "DRY_RUN": "true"}.items():
+    given = {"MODEL_NAME": "m", "LR": "1e-3", "EPOCHS": "", "DRY_RUN": "true", "KEYS_DIR": "", "DATA_DIR": "/data"}
+    for name, value in given.items():
         monkeypatch.setenv(name, value)
-    env = tekton.environment(model_name=str, lr=float, epochs=int | None, dry_run=bool)
+    env = tekton.environment(
+        model_name=str, lr=float, epochs=int | None, dry_run=bool, keys_dir=Path | None, data_dir=Path | None
+    )
     assert (env.model_name, env.lr, env.epochs, env.dry_run) == ("m", 1e-3, None, True)
+    assert (env.keys_dir, env.data_dir) == (None, Path("/data"))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +68,7 @@ def test_an_undeclared_result_and_an_oversized_one_are_refused() -> None:
         (tekton.Unavailable("a", remedy="b"), 4),
         (RuntimeError("a\nb"), 1),
         (OSError(30, "Read-only file system", "/x"), 1),
+        (ConnectionRefusedError(111, "Connection refused"), 1),
     ],
 )
 def test_every_failure_ends_in_one_line_and_its_own_code(
@@ -72,9 +78,10 @@ def test_every_failure_ends_in_one_line_and_its_own_code(
         raise error
 
     assert tekton.main(run) == code
-    last = capsys.readouterr().err.rstrip("\n").splitlines()[-1]
+    *before, last = capsys.readouterr().err.rstrip("\n").splitlines()
     assert last.startswith("error: ")
     assert ";" in last
+    assert ("unexpected" in last) == bool(before), "a traceback is for what nobody foresaw"
 
 
 @pytest.mark.parametrize(
@@ -116,3 +123,49 @@ def test_a_report_refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         tekton.write_report(tmp_path / "r.json", {"x": math.nan})
     assert tekton.read_report(tmp_path / "r.json") is None
+
+
+def test_a_report_carries_times_and_what_the_work_found(tmp_path: Path) -> None:
+    with tekton.report(tmp_path / "reports" / "shift.json", "route-shift") as report:
+        report["outcome"] = "shifted"
+    found = tekton.read_report(tmp_path / "reports" / "shift.json")
+    assert found is not None
+    assert (found["schema_version"], found["task"], found["outcome"]) == (1, "route-shift", "shifted")
+    assert found["seconds"] >= 0
+    assert found["started_at"] <= found["finished_at"]
+    assert "error" not in found
+
+
+@pytest.mark.parametrize("error", [tekton.Refused("it differs", remedy="train again"), KeyError("x")])
+def test_a_failures_report_carries_the_last_line_of_the_log(
+    error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "evaluation.json"
+
+    def run() -> None:
+        with tekton.report(path, "evaluate-metrics") as report:
+            report["model"] = "m"
+            raise error
+
+    assert tekton.main(run) != 0
+    found = json.loads(path.read_text())
+    assert f"error: {found['error']}" == capsys.readouterr().err.splitlines()[-1]
+    assert found["model"] == "m"
+
+
+def test_a_former_report_is_never_taken_for_this_attempts(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.json"
+    tekton.write_report(path, {"verdict": "pass"})
+    with pytest.raises(KeyboardInterrupt), tekton.report(path, "evaluate-metrics"):  # as a kill: nothing is written
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_that_cannot_be_written_hides_no_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(tekton.Refused), tekton.report(tmp_path / "x.json", "x"):
+        raise tekton.Refused("it differs", remedy="train again")
+    assert list(tmp_path.iterdir()) == []
