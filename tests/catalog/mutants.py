@@ -11,6 +11,24 @@ PIPELINE = "pipelines/inverse-heat-pinn/inverse-heat-pinn.yaml"
 ROLLBACK = "pipelines/rollback/rollback.yaml"
 RUN = "pipelines/inverse-heat-pinn/runs/heatinv.yaml"
 PROGRAM = "images/isotherm/pinn/evaluate.py"
+# In the copy this stands in for the program of evaluate-metrics: its flaws must not depend on how that is written.
+STAND_IN = """
+from pathlib import Path
+from isotherm import tekton
+
+def run():
+    with tekton.results(
+        verdict="fail", reason="", champion_version="", report=""
+    ) as results:
+        env = tekton.environment(
+            dataset_hash=str, run_id=str, model_uri=str, model_digest=str, model_name=str, mlflow_uri=str,
+            pde_loss_max=float | None, val_residual_max=float | None, min_improvement=float,
+            data_dir=Path, model_dir=Path, reports_dir=Path, mlflow_credentials_dir=str,
+        )
+        results.verdict, results.reason = env.dataset_hash, env.run_id
+        results.champion_version = [env.model_uri, env.model_digest, env.model_name, env.mlflow_uri]
+        results.report = [env.pde_loss_max, env.val_residual_max, env.min_improvement]
+"""
 CONTAINERFILE = "images/ops/Containerfile"
 PROD = "overlays/prod/kustomization.yaml"
 DEV = "overlays/dev/kustomization.yaml"

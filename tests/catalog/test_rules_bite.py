@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from mutants import GO_MUTANTS, MUTANTS, Mutant
+from mutants import GO_MUTANTS, MUTANTS, PROGRAM, STAND_IN, Mutant
 
 from isotherm_local.lint import check
 from isotherm_local.lint.model import RULES
@@ -26,6 +26,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("kustomization.yaml", ".yamllint", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
+    (root / PROGRAM).write_text(STAND_IN, encoding="utf-8")
     (root / "scripts").mkdir()
     (root / "scripts" / "schemas").symlink_to(ROOT / "scripts" / "schemas")
     return root
@@ -60,6 +61,14 @@ def test_rule_sees_flaw(copy: Path, mutant: Mutant) -> None:
     found = set(_found(copy, mutant)) - _known(copy, mutant.rule)
     assert found, f"{mutant.rule} does not see {mutant.new!r} in {mutant.file}"
     assert not any("unforeseen shape" in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    "rule", ["param-unread", "env-missing", "workspace-unread", "result-unwritten", "results-first"]
+)
+def test_the_stand_in_program_agrees_with_its_task(copy: Path, rule: str) -> None:
+    findings, _ = check(copy, [rule])
+    assert [finding for finding in findings if finding.path.startswith("tasks/evaluate-metrics/")] == []
 
 
 def test_every_rule_has_a_mutant() -> None:
