@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from isotherm import contract, tekton
 
@@ -146,37 +145,29 @@ def stage(
 
 def run() -> None:
     """Fetch, and leave results and report."""
-    started = tekton.utcnow()
-    clock = time.monotonic()
     with tekton.results(dataset_hash="", data_version="", data_git_sha="") as results:
-        request, data, reports = inputs()
-        record = fetch(request, data)
+        place = tekton.environment(reports_dir=Path)
+        with tekton.report(place.reports_dir / contract.REPORT_FETCH, "dvc-fetch") as report:
+            request, data = inputs()
+            record = fetch(request, data)
+            report.update(record.model_dump(mode="json"))
         results.dataset_hash, results.data_version = record.dataset_hash, record.data_version
         results.data_git_sha = record.data_git_sha
-        report = {
-            "task": "dvc-fetch",
-            "started_at": tekton.rfc3339(started),
-            "finished_at": tekton.rfc3339(tekton.utcnow()),
-            "seconds": round(time.monotonic() - clock, 3),
-        }
-        tekton.write_report(reports / contract.REPORT_FETCH, {**report, **record.model_dump(mode="json")})
 
 
-def inputs() -> tuple[Request, Path, Path]:
-    """Read the Task's params and workspaces: what to fetch, workspace data, workspace reports."""
-    optional_folder: Any = Path | None
+def inputs() -> tuple[Request, Path]:
+    """Read the Task's params and workspaces: what to fetch, workspace data."""
     env = tekton.environment(
         repo_url=str,
         revision=str,
         data_path=str,
         remote_url=str,
         data_dir=Path,
-        reports_dir=Path,
-        dvc_credentials_dir=optional_folder,
-        git_credentials_dir=optional_folder,
+        dvc_credentials_dir=Path | None,
+        git_credentials_dir=Path | None,
     )
     secrets = (env.git_credentials_dir, env.dvc_credentials_dir)
-    return Request(env.repo_url, env.revision, env.data_path, env.remote_url, *secrets), env.data_dir, env.reports_dir
+    return Request(env.repo_url, env.revision, env.data_path, env.remote_url, *secrets), env.data_dir
 
 
 def main() -> int:

@@ -218,43 +218,37 @@ def _folder(variable: str) -> Path | None:
 
 
 def run() -> None:
-    """Read the environment, deploy, write the report and the results."""
+    """Deploy, and leave report and results."""
     with tekton.results(colour="", model_digest="", inference_service="", route_created="false") as results:
-        env = tekton.environment(
-            model_name=str, model_version=str, model_digest=str, mlflow_uri=str, service_blue=str, service_green=str,
-            route=str, model_store=str, predictor_image=str, route_host=str, tls_termination=str, router_url=str,
-            pipeline_run_uid=str, ready_timeout_seconds=float, allow_source_image=bool, dry_run=bool, reports_dir=Path,
-        )  # fmt: skip
-        from isotherm.registry import client as registry
-
-        started = tekton.utcnow()
-        begin = time.monotonic()
-        request = Request(
-            model_name=env.model_name, model_version=env.model_version, model_digest=env.model_digest,
-            services=routes.pair(env.service_blue, env.service_green), route=env.route or env.model_name,
-            model_store=env.model_store, predictor_image=env.predictor_image, run_uid=env.pipeline_run_uid,
-            route_host=env.route_host, tls_termination=env.tls_termination, router_url=env.router_url,
-            ready_timeout_seconds=env.ready_timeout_seconds, allow_source_image=env.allow_source_image,
-            dry_run=env.dry_run,
-        )  # fmt: skip
-        cluster = kube.Cluster.from_config()
-        client = registry.connect(env.mlflow_uri, _folder("MLFLOW_CREDENTIALS_DIR"))
-        with registry.answers(env.mlflow_uri):
-            report = deploy(
-                request, cluster, client, _folder("MODEL_STORE_DIR"), _folder("MODEL_STORE_CREDENTIALS_DIR")
-            )
-        timing = {
-            "task": "kserve-deploy",
-            "started_at": tekton.rfc3339(started),
-            "finished_at": tekton.rfc3339(tekton.utcnow()),
-            "seconds": round(time.monotonic() - begin, 3),
-        }
-        tekton.write_report(env.reports_dir / contract.REPORT_DEPLOYMENT, timing | report)
+        place = tekton.environment(reports_dir=Path)
+        with tekton.report(place.reports_dir / contract.REPORT_DEPLOYMENT, "kserve-deploy") as report:
+            report.update(_from_environment())
         results.colour, results.model_digest = report["colour"], report["model_digest"]
-        results.inference_service, results.route_created = (
-            report["inference_service"],
-            str(report["route_created"]).lower(),
-        )
+        results.inference_service = report["inference_service"]
+        results.route_created = str(report["route_created"]).lower()
+
+
+def _from_environment() -> dict[str, Any]:
+    """Deploy what the environment asks for."""
+    env = tekton.environment(
+        model_name=str, model_version=str, model_digest=str, mlflow_uri=str, service_blue=str, service_green=str,
+        route=str, model_store=str, predictor_image=str, route_host=str, tls_termination=str, router_url=str,
+        pipeline_run_uid=str, ready_timeout_seconds=float, allow_source_image=bool, dry_run=bool,
+    )  # fmt: skip
+    from isotherm.registry import client as registry
+
+    request = Request(
+        model_name=env.model_name, model_version=env.model_version, model_digest=env.model_digest,
+        services=routes.pair(env.service_blue, env.service_green), route=env.route or env.model_name,
+        model_store=env.model_store, predictor_image=env.predictor_image, run_uid=env.pipeline_run_uid,
+        route_host=env.route_host, tls_termination=env.tls_termination, router_url=env.router_url,
+        ready_timeout_seconds=env.ready_timeout_seconds, allow_source_image=env.allow_source_image,
+        dry_run=env.dry_run,
+    )  # fmt: skip
+    cluster = kube.Cluster.from_config()
+    client = registry.connect(env.mlflow_uri, _folder("MLFLOW_CREDENTIALS_DIR"))
+    with registry.answers(env.mlflow_uri):
+        return deploy(request, cluster, client, _folder("MODEL_STORE_DIR"), _folder("MODEL_STORE_CREDENTIALS_DIR"))
 
 
 def main() -> int:

@@ -13,7 +13,6 @@ A shift that the data plane does not confirm is taken back. A rollback is not: t
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -279,41 +278,41 @@ def _say(line: str) -> None:
 
 
 def run() -> None:
-    """Read the environment, shift, write the report and the results."""
+    """Shift, and leave report and results."""
     empty = dict.fromkeys(
         ("outcome", "route_before", "route_after", "observed_share", "live_colour", "live_digest", "live_version"), ""
     )
     with tekton.results(**empty) as results:
-        env = tekton.environment(
-            route=str, service_blue=str, service_green=str, colour=str, model_digest=str, model_version=str, weight=int,
-            router_url=str, verify_requests=int, verify_timeout_seconds=float, pipeline_run_uid=str, reports_dir=Path,
-        )  # fmt: skip
-        started, begin = tekton.utcnow(), time.monotonic()
-        request = Request(
-            route=env.route, services=routes.pair(env.service_blue, env.service_green), colour=env.colour,
-            model_digest=env.model_digest, model_version=env.model_version, run_uid=env.pipeline_run_uid,
-            weight=env.weight, router_url=env.router_url, verify_requests=env.verify_requests,
-            verify_timeout_seconds=env.verify_timeout_seconds,
-        )  # fmt: skip
-        report = Shifter(request, kube.Cluster.from_config()).shift()
-        timing = {
-            "task": "route-shift",
-            "started_at": tekton.rfc3339(started),
-            "finished_at": tekton.rfc3339(tekton.utcnow()),
-            "seconds": round(time.monotonic() - begin, 3),
-        }
-        tekton.write_report(env.reports_dir / contract.REPORT_SHIFT, timing | report)
-        results.route_before, results.route_after = routes.describe(report["before"]), routes.describe(report["after"])
-        results.live_colour, results.live_digest = report["live_colour"], report["live_digest"]
-        results.live_version = report["live_version"]
-        share = next(value for key, value in report["observed"].items() if key != "n")
-        results.observed_share = f"{share:.4f}"
-        if report["problem"]:
-            raise tekton.Refused(
-                f"the data plane does not confirm the shift of Route {request.route}: {report['problem']}",
-                remedy="see shift.json and the router's log, then run again",
-            )
+        place = tekton.environment(reports_dir=Path)
+        with tekton.report(place.reports_dir / contract.REPORT_SHIFT, "route-shift") as report:
+            report.update(_from_environment())
+            results.route_before = routes.describe(report["before"])
+            results.route_after = routes.describe(report["after"])
+            results.live_colour, results.live_digest = report["live_colour"], report["live_digest"]
+            results.live_version = report["live_version"]
+            share = next(value for key, value in report["observed"].items() if key != "n")
+            results.observed_share = f"{share:.4f}"
+            if report["problem"]:
+                raise tekton.Refused(
+                    f"the data plane does not confirm the shift of Route {report['route']}: {report['problem']}",
+                    remedy="see shift.json and the router's log, then run again",
+                )
         results.outcome = report["outcome"]
+
+
+def _from_environment() -> dict[str, Any]:
+    """Shift what the environment asks for."""
+    env = tekton.environment(
+        route=str, service_blue=str, service_green=str, colour=str, model_digest=str, model_version=str, weight=int,
+        router_url=str, verify_requests=int, verify_timeout_seconds=float, pipeline_run_uid=str,
+    )  # fmt: skip
+    request = Request(
+        route=env.route, services=routes.pair(env.service_blue, env.service_green), colour=env.colour,
+        model_digest=env.model_digest, model_version=env.model_version, run_uid=env.pipeline_run_uid,
+        weight=env.weight, router_url=env.router_url, verify_requests=env.verify_requests,
+        verify_timeout_seconds=env.verify_timeout_seconds,
+    )  # fmt: skip
+    return Shifter(request, kube.Cluster.from_config()).shift()
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ The verdict `fail` is a successful run of this program: the pipeline stops by it
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -64,11 +65,30 @@ def parity(bundle: Path, graph: Graph, points: Array) -> float:
     with torch.no_grad():
         columns = module(torch.from_numpy(points)).numpy().T
     pairs = zip(graph(points).values(), columns, strict=True)
-    return max(float(np.max(np.abs(torch_ - onnx)) / max(np.max(np.abs(onnx)), 1e-300)) for onnx, torch_ in pairs)
+    differences = [np.max(np.abs(torch_ - onnx)) / max(np.max(np.abs(onnx)), 1e-300) for onnx, torch_ in pairs]
+    return float(np.max(differences))  # the builtin max would lose a NaN
 
 
-def require_lineage(client: MlflowClient, run_id: str, model_digest: str) -> None:
-    """Refuse a run that lacks a lineage tag or that trained another model."""
+def require_parity(difference: float, verdict: str) -> None:
+    """Refuse a graph that answers differently from the trained model.
+
+    Answers that are not finite have no difference (NaN); the gate fails them, and one that does not is refused here.
+    """
+    if difference > PARITY_MAX or (math.isnan(difference) and verdict == contract.VERDICT_PASS):
+        raise Refused(
+            f"ONNX and torch differ by {difference:.2g}, more than {PARITY_MAX:g}",
+            remedy="train again; the export lost precision",
+        )
+
+
+def require_lineage(client: MlflowClient, run_id: str, model_uri: str, model_digest: str) -> None:
+    """Refuse a run that lacks a lineage tag, or that trained or logged another model than the one named."""
+    logged = client.get_logged_model(model_uri.removeprefix("models:/"))
+    if logged.source_run_id != run_id:
+        raise Refused(
+            f"model {model_uri} was logged by run {logged.source_run_id}, not by {run_id}",
+            remedy="give run-id and model-uri of the same training",
+        )
     tags = client.get_run(run_id).data.tags
     missing = [tag for tag in contract.LINEAGE_TAGS if not tags.get(tag)]
     if missing:
@@ -115,7 +135,7 @@ def against_champion(graph: Graph, client: MlflowClient, env: SimpleNamespace, d
     theirs = float(np.mean(misfits**2))
     ours = float(np.mean(measure.normalised_misfit(graph, dataset.problem, dataset.validation) ** 2))
     return {
-        "champion": {"version": found.version, "model_digest": found.model_digest, "misfit": theirs},
+        "champion": {"version": found.version, "model_digest": found.model_digest, "misfit": gate.finite(theirs)},
         "improvement": gate.relative_improvement(theirs, ours),
         "same": False,
         "misfits": misfits,
@@ -123,8 +143,8 @@ def against_champion(graph: Graph, client: MlflowClient, env: SimpleNamespace, d
     }
 
 
-def measured(graph: Graph, bundle: Path, dataset: Dataset, training: Mapping[str, Any]) -> dict[str, float | None]:
-    """Measure everything about the candidate; `a_spread` comes from the training's own restarts."""
+def measured(graph: Graph, dataset: Dataset, training: Mapping[str, Any]) -> dict[str, float | None]:
+    """Measure the candidate's served graph; `a_spread` comes from the training's own restarts."""
     import numpy as np
 
     from isotherm.pinn import measure
@@ -137,7 +157,6 @@ def measured(graph: Graph, bundle: Path, dataset: Dataset, training: Mapping[str
         "u_rms": float(np.sqrt(misfit)) * (problem.sigma or 1.0),
         contract.A_SPREAD: training.get("metrics", {}).get(contract.A_SPREAD),
         **measure.truth_errors(graph, problem),
-        "onnx_parity": parity(bundle, graph, measure.heldout_points(problem, 512)),
     }
 
 
@@ -157,22 +176,18 @@ def draw(
 def evaluate(env: SimpleNamespace, data: Path, model: Path, reports: Path, credentials: Path | None) -> dict[str, Any]:
     """Do the whole evaluation and return the report; raises `Refused` where the model cannot be trusted at all."""
     from isotherm.data import schema
+    from isotherm.pinn import measure
     from isotherm.registry.client import answers, connect
 
-    began = tekton.utcnow()
     dataset, bundle = schema.load(data / env.dataset_hash), model / "bundle"
     graph = open_bundle(bundle, env.model_digest)
     training = tekton.read_report(reports / contract.REPORT_TRAIN) or {}
     client = connect(env.mlflow_uri, credentials)
     with answers(env.mlflow_uri):
-        require_lineage(client, env.run_id, env.model_digest)
+        require_lineage(client, env.run_id, env.model_uri, env.model_digest)
         compared = against_champion(graph, client, env, dataset)
-    metrics = measured(graph, bundle, dataset, training)
-    if not (metrics["onnx_parity"] or 0.0) <= PARITY_MAX:
-        raise Refused(
-            f"ONNX and torch differ by {metrics['onnx_parity']:.2g}, more than {PARITY_MAX:g}",
-            remedy="train again; the export lost precision",
-        )
+    metrics = measured(graph, dataset, training)
+    difference = parity(bundle, graph, measure.heldout_points(dataset.problem, 512))
     explicit = {"pde_loss_max": env.pde_loss_max, "val_residual_max": env.val_residual_max}
     checks = gate.absolute_checks(
         metrics, gate.limits(explicit, dataset.problem.gate.model_dump()), sigma_known=dataset.problem.sigma is not None
@@ -180,23 +195,19 @@ def evaluate(env: SimpleNamespace, data: Path, model: Path, reports: Path, crede
     verdict, reason = gate.judge(
         checks, improvement=compared["improvement"], min_improvement=env.min_improvement, same_digest=compared["same"]
     )
+    require_parity(difference, verdict)
     with answers(env.mlflow_uri):
         client.set_tag(env.run_id, "verdict", verdict)
         client.set_tag(env.run_id, "gate_reason", reason)
-    ended = tekton.utcnow()
     return {
-        "task": "evaluate-metrics",
-        "started_at": tekton.rfc3339(began),
-        "finished_at": tekton.rfc3339(ended),
-        "seconds": (ended - began).total_seconds(),
         "verdict": verdict,
         "reason": reason,
         "checks": [check.as_dict() for check in checks],
         "champion": compared["champion"],
         "champion_version": compared["version"],
-        "improvement": compared["improvement"],
+        "improvement": gate.finite(compared["improvement"]),
         "min_improvement": env.min_improvement,
-        "metrics": metrics,
+        "metrics": {name: gate.finite(value) for name, value in {**metrics, "onnx_parity": difference}.items()},
         "heldout_rows": len(dataset.validation.u),
         "pictures": draw(graph, dataset, metrics, compared["misfits"], reports),
     }
@@ -207,14 +218,16 @@ def run() -> None:
     with tekton.results(
         verdict=contract.VERDICT_FAIL, reason="not-evaluated", champion_version="", report=""
     ) as results:
-        env = tekton.environment(
-            dataset_hash=str, run_id=str, model_uri=str, model_digest=str, model_name=str, mlflow_uri=str,
-            pde_loss_max=float | None, val_residual_max=float | None, min_improvement=float,
-            data_dir=Path, model_dir=Path, reports_dir=Path,
-        )  # fmt: skip
-        folder = os.environ.get("MLFLOW_CREDENTIALS_DIR", "")
-        report = evaluate(env, env.data_dir, env.model_dir, env.reports_dir, Path(folder) if folder else None)
-        tekton.write_report(env.reports_dir / contract.REPORT_EVALUATION, report)
+        place = tekton.environment(reports_dir=Path)
+        with tekton.report(place.reports_dir / contract.REPORT_EVALUATION, "evaluate-metrics") as report:
+            env = tekton.environment(
+                dataset_hash=str, run_id=str, model_uri=str, model_digest=str, model_name=str, mlflow_uri=str,
+                pde_loss_max=float | None, val_residual_max=float | None, min_improvement=float,
+                data_dir=Path, model_dir=Path,
+            )  # fmt: skip
+            folder = os.environ.get("MLFLOW_CREDENTIALS_DIR", "")
+            credentials = Path(folder) if folder else None
+            report.update(evaluate(env, env.data_dir, env.model_dir, place.reports_dir, credentials))
         results.verdict, results.reason = report["verdict"], report["reason"]
         results.champion_version, results.report = report["champion_version"], contract.REPORT_EVALUATION
         for check in report["checks"]:

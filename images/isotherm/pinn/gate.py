@@ -84,10 +84,15 @@ def limits(params: Mapping[str, float | None], problem: Mapping[str, Any]) -> Li
     return Limits(**values, source=source)
 
 
+def finite(value: float | None) -> float | None:
+    """Return a value as reports hold it: None where it is NaN or infinite."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _check(name: str, value: float | None, low: float | None, high: float | None, source: str) -> Check:
-    finite = value if value is not None and math.isfinite(value) else None
-    passed = finite is not None and (low is None or finite > low) and (high is None or finite < high)
-    return Check(name, finite, low, high, passed, source, MEANINGS[name])
+    known = finite(value)
+    passed = known is not None and (low is None or known > low) and (high is None or known < high)
+    return Check(name, known, low, high, passed, source, MEANINGS[name])
 
 
 def absolute_checks(metrics: Mapping[str, float | None], limit: Limits, *, sigma_known: bool) -> list[Check]:

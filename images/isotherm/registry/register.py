@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,26 +142,18 @@ def _described(done: versions.Registered) -> dict[str, Any]:
 def step() -> None:
     """Read the inputs, register or promote, write the report (also of a failure) and the results."""
     with tekton.results(model_version="", semver="", model_digest="", outcome="") as results:
-        env = tekton.environment(
-            alias=str, model_name=str, model_uri=str, model_digest=str, run_id=str, expected_champion=str,
-            mlflow_uri=str, pipeline_run=str, reports_dir=Path, mlflow_credentials_dir=str,
-        )  # fmt: skip
-        began, clock = tekton.utcnow(), time.monotonic()
-        promoting = env.alias == contract.ALIAS_CHAMPION
-        report: dict[str, Any] = {"task": "mlflow-register", "started_at": tekton.rfc3339(began), "alias": env.alias}
-        report |= {"model_name": env.model_name, "model_digest": env.model_digest}
-        try:
-            evaluation = None if promoting else tekton.read_report(env.reports_dir / contract.REPORT_EVALUATION)
-            credentials = Path(env.mlflow_credentials_dir) if env.mlflow_credentials_dir else None
-            done = run(env, credentials, evaluation)
-            report |= _described(done)
-        except tekton.TaskError as error:
-            report["error"] = error.line()
-            raise
-        finally:
-            report |= {"finished_at": tekton.rfc3339(tekton.utcnow()), "seconds": round(time.monotonic() - clock, 3)}
-            name = contract.REPORT_PROMOTION if promoting else contract.REPORT_REGISTRATION
-            tekton.write_report(env.reports_dir / name, report)
+        place = tekton.environment(alias=str, reports_dir=Path)
+        promoting = place.alias == contract.ALIAS_CHAMPION
+        name = contract.REPORT_PROMOTION if promoting else contract.REPORT_REGISTRATION
+        with tekton.report(place.reports_dir / name, "mlflow-register") as report:
+            env = tekton.environment(
+                alias=str, model_name=str, model_uri=str, model_digest=str, run_id=str, expected_champion=str,
+                mlflow_uri=str, pipeline_run=str, mlflow_credentials_dir=Path | None,
+            )  # fmt: skip
+            report.update(alias=env.alias, model_name=env.model_name, model_digest=env.model_digest)
+            evaluation = None if promoting else tekton.read_report(place.reports_dir / contract.REPORT_EVALUATION)
+            done = run(env, env.mlflow_credentials_dir, evaluation)
+            report.update(_described(done))
         results.model_version, results.semver = done.version, contract.semver(done.version)
         results.model_digest, results.outcome = env.model_digest, done.outcome
         print(f"{env.model_name} version {done.version}: {env.alias} ({done.outcome})")
