@@ -217,6 +217,20 @@ def test_a_request_that_cannot_be_met_is_refused(more: dict[str, Any], message: 
     assert message in error.value.line()
 
 
+def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(BadInput, match=r"cannot be made \(Not a directory\)") as error:
+        execute(tmp_path, pipeline_run([task("a")]))
+    assert "--state DIR" in error.value.line()
+
+
+def test_a_record_of_another_version_is_named(tmp_path: Path) -> None:
+    run = execute(tmp_path, pipeline_run([task("a")]))
+    (run.folder / "run.json").write_text('{"tasks": {}, "nobody": 1}')
+    with pytest.raises(BadInput, match="is of another version"):
+        execute(tmp_path, pipeline_run([task("a")]))
+
+
 def test_a_file_holds_exactly_one_run(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds 0 PipelineRuns or TaskRuns"):
         execute(tmp_path, {"apiVersion": API, "kind": "Task", "metadata": {"name": "t"}, "spec": spec("pass")})

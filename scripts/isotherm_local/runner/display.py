@@ -45,8 +45,12 @@ def _words(task: TaskRecord) -> str:
         return task.last_line
     if task.failed:
         return task.cause or task.message
-    shown = [f"{name}={value}" for name, value in task.results.items() if isinstance(value, str) and value]
-    return ", ".join(shown)
+    values = {name: value.strip() for name, value in task.results.items() if isinstance(value, str)}
+    return ", ".join(f"{name}={_short(value)}" for name, value in values.items() if value)
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 40 else f"{value[:12]}..."
 
 
 class Plain:

@@ -107,13 +107,18 @@ def read(folder: Path) -> RunRecord | None:
     """Read a run's record; None where there is none."""
     try:
         body = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, json.JSONDecodeError) as error:
         raise BadInput(f"record {folder / RUN_FILE} cannot be read ({error})", remedy="remove its folder") from error
-    body.pop("schema_version", None)
-    tasks = {name: TaskRecord(**task) for name, task in body.pop("tasks").items()}
-    return RunRecord(**{**body, "folder": folder, "tasks": tasks})
+    try:
+        body.pop("schema_version", None)
+        tasks = {name: TaskRecord(**task) for name, task in body.pop("tasks").items()}
+        return RunRecord(**{**body, "folder": folder, "tasks": tasks})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"record {folder / RUN_FILE} is of another version ({error})", remedy="remove its folder"
+        ) from error
 
 
 def now() -> str:
@@ -196,8 +201,12 @@ def claim(folder: Path, name: str, delete_first: bool) -> IO[str]:
                 remedy=f"delete it (isotherm delete {name} -n {existing.namespace}) or use another name (--name)",
             )
         delete(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = _try_lock(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _try_lock(folder)
+    except OSError as error:
+        what = f"the run's folder {folder} cannot be made ({error.strerror})"
+        raise BadInput(what, remedy="give a folder that can be written (--state DIR)") from error
     if lock is None:
         raise Refused(f"run {name} is being started by another runner", remedy="wait, or use another name (--name)")
     return lock
