@@ -190,9 +190,17 @@ def _keep_lowest(client: MlflowClient, model_name: str, digest: str) -> ModelVer
 
 
 def _set_tags(client: MlflowClient, version: ModelVersion, wanted: Mapping[str, str]) -> None:
+    from mlflow.exceptions import MlflowException
+
     for key, value in wanted.items():
-        if version.tags.get(key) != value:
+        if version.tags.get(key) == value:
+            continue
+        try:
             client.set_model_version_tag(version.name, version.version, key, value)
+        except MlflowException:
+            # Of two writers of a new tag at one moment the server refuses the later; both mean the same.
+            if client.get_model_version(version.name, version.version).tags.get(key) != value:
+                raise
 
 
 def _archive_others(client: MlflowClient, model_name: str, champion: str) -> None:
