@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -26,7 +27,7 @@ class DataRepository:
     workspace: Path
     commit: str
 
-    def request(self, **changed: str) -> fetch.Request:
+    def request(self, **changed: Any) -> fetch.Request:
         return fetch.Request(
             **{
                 "repo_url": str(self.git),
@@ -37,7 +38,7 @@ class DataRepository:
             }
         )
 
-    def fetch(self, **changed: str) -> store.DatasetRecord:
+    def fetch(self, **changed: Any) -> store.DatasetRecord:
         return fetch.fetch(self.request(**changed), self.workspace, attempts=1)
 
     def object(self, md5: str) -> Path:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ __all__ = ["published", "repository"]
 MD5 = "0123456789abcdef0123456789abcdef"
 
 
-def refused(repository: DataRepository, kind: type[tekton.TaskError], named: str, **changed: str) -> None:
+def refused(repository: DataRepository, kind: type[tekton.TaskError], named: str, **changed: Any) -> None:
     with pytest.raises(kind, match=named) as error:
         repository.fetch(**changed)
     assert "\n" not in error.value.line()
@@ -142,7 +143,8 @@ def test_a_symlink_in_the_dataset_s_place_is_refused(repository: DataRepository)
         ({"repo_url": "--upload-pack=touch escape"}, "param repo-url"),
         ({"repo_url": "ext::sh -c 'touch escape'"}, "param repo-url"),
         ({"repo_url": "/no/such/folder"}, "param repo-url"),
-        ({"repo_url": "http://localhost/x"}, "scheme 'http'"),
+        ({"repo_url": "http://user:secret@localhost/x"}, "credentials"),
+        ({"repo_url": "http://localhost/x", "git_credentials": Path("secret")}, "in the clear"),
         ({"repo_url": "ftp://localhost/x"}, "scheme 'ftp'"),
         ({"repo_url": "ssh://-oProxyCommand=touch/x"}, "param repo-url"),
         ({"repo_url": "https://user:secret@localhost/x"}, "credentials"),
@@ -161,7 +163,7 @@ def test_a_symlink_in_the_dataset_s_place_is_refused(repository: DataRepository)
     ],
 )
 def test_a_wrong_param_is_named(
-    repository: DataRepository, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], named: str
+    repository: DataRepository, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], named: str
 ) -> None:
     monkeypatch.chdir(repository.workspace)
     refused(repository, tekton.BadInput, named, **changed)

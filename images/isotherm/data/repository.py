@@ -22,7 +22,7 @@ from isotherm import tekton
 
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+@-]{0,199}")
 SCP_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^:\s-][^:\s]*")
-SCHEMES = ("https", "ssh", "file")
+SCHEMES = ("https", "ssh", "file", "http")
 TIMEOUT_SECONDS = 300
 BLOB_LIMIT_BYTES = 1024 * 1024
 SYMLINK = "120000"
@@ -84,26 +84,30 @@ def clean_environment(home: Path) -> dict[str, str]:
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": str(home / "gitconfig"),
         "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ALLOW_PROTOCOL": ":".join(SCHEMES),
+        "GIT_ALLOW_PROTOCOL": "https:ssh:file",
         "DVC_NO_ANALYTICS": "1",
     }
 
 
-def check_url(url: str) -> str:
+def check_url(url: str, *, with_credentials: bool = False) -> str:
     """Return the URL or path to give to git.
 
-    Raises `BadInput` for an option, a transport helper, a scheme but https, ssh and file, or a password.
+    Raises `BadInput` for an option, a transport helper, a scheme but https, ssh, file and http, a password in the URL,
+    or credentials that http would send in the clear.
     """
-    remedy = "give https://..., ssh://..., user@host:path, file:///... or the path of a folder, and no credentials"
+    remedy = "give http(s)://..., ssh://..., user@host:path, file:///... or the path of a folder, and no credentials"
     if not url or url.startswith("-") or "::" in url or not url.isprintable():
         raise tekton.BadInput(f"param repo-url is {url[:80]!r}", remedy=remedy)
     if "://" in url:
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES or parts.netloc.startswith("-"):
             raise tekton.BadInput(f"param repo-url has the scheme {parts.scheme!r}", remedy=remedy)
-        if parts.password is not None or (parts.scheme == "https" and parts.username is not None):
+        if parts.password is not None or (parts.scheme in ("https", "http") and parts.username is not None):
             what = "param repo-url holds credentials, which everyone who sees the PipelineRun can read"
             raise tekton.BadInput(what, remedy="put them into workspace git-credentials")
+        if parts.scheme == "http" and with_credentials:
+            what = "param repo-url begins with http://, which would send workspace git-credentials in the clear"
+            raise tekton.BadInput(what, remedy="give the https:// URL, or bind no git-credentials")
         return url
     if SCP_FORM.fullmatch(url):
         return url
@@ -125,10 +129,12 @@ def check_revision(revision: str) -> str:
 
 def fetch(url: str, revision: str, scratch: Path, credentials: Path | None = None) -> Snapshot:
     """Fetch one revision without its history into a bare clone under `scratch` (a private, temporary folder)."""
-    url, revision = check_url(url), check_revision(revision)
+    url, revision = check_url(url, with_credentials=credentials is not None), check_revision(revision)
     home, clone = scratch / "home", scratch / "repository.git"
     home.mkdir(exist_ok=True)
     environment = clean_environment(home)
+    if urlsplit(url).scheme == "http":  # only then, so that no https server can redirect to it
+        environment["GIT_ALLOW_PROTOCOL"] += ":http"
     environment |= _configure(home, url, credentials)
     shutil.rmtree(clone, ignore_errors=True)  # a retry begins afresh
     clone.mkdir()
