@@ -162,12 +162,11 @@ def summarise(stage: Stage, seconds: float) -> dict[str, Any]:
 
 
 def show(entry: dict[str, Any]) -> None:
-    """Say in two lines what a run came to."""
+    """Say in a few lines what a run came to."""
     share = entry["observed_share"] or {}
     error = f", a off by {entry['a_rel_l2']:.2%}" if entry["a_rel_l2"] is not None else ""
-    print(
-        f"demo: {entry['name']}: verdict {entry['verdict']}{error}; {entry['seconds_total']:.0f} s; report {entry['report']}"
-    )
+    print(f"demo: {entry['name']}: verdict {entry['verdict']}{error}; {entry['seconds_total']:.0f} s")
+    print(f"demo: report {entry['report']}")
     if entry["route_after"]:
         moved = f"{entry['route_before']} -> {entry['route_after']}"
         print(f"demo: Route {moved}; observed green {share.get('green')} of {share.get('n')} answers", flush=True)
