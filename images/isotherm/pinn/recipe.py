@@ -65,7 +65,9 @@ def resolve(wishes: Wishes, problem: Problem) -> Recipe:
         architecture = Architecture((128,) * 5, a_model, (128,) * 5, infer_f=wishes.infer_f, f_hidden=(128,) * 5)
         a_reg, epochs = SOURCE_A_REG, _or(wishes.epochs, SOURCE_EPOCHS)
     else:
-        architecture = Architecture(a_model=a_model, infer_f=wishes.infer_f)
+        # A closure couples u with its own source: 2x16 got stuck from one start in four, 2x20 from none.
+        u_hidden = (20, 20) if closure else (16, 16)
+        architecture = Architecture(u_hidden, a_model=a_model, infer_f=wishes.infer_f)
         a_reg = A_REG_FREE_EDGE if free_edge else 0.0
         stages = _stages(_or(wishes.w_pde, W_PDE_CLOSURE if closure else W_PDE), closure, wishes.epochs)
         epochs = sum(stage.iterations for stage in stages)
