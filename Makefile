@@ -17,7 +17,7 @@ demo-stop:  ## Stop the servers that `make demo KEEP=1` left running
 
 test:  ## Run the tests
 	@$(PYTHON) scripts/setup.py test
-	@$(DEV)/python -m pytest -q
+	@$(DEV)/python -m pytest -q -n 2 --dist loadfile
 
 lint:  ## Check the code and the catalog (ruff, mypy, yamllint, the catalog's own rules)
 	@$(PYTHON) scripts/setup.py test

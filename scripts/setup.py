@@ -211,6 +211,22 @@ def environment(uv: Path, name: str, lock: Path) -> None:
     print(f" {time.monotonic() - began:.0f} s", flush=True)
 
 
+def schema_checks() -> None:
+    """Build the Go programs of the schema checks where Go is there (once per version, into the user's cache)."""
+    if not shutil.which("go"):
+        print("setup: go not found: the strict schema checks will be skipped", flush=True)
+        return
+    began = time.monotonic()
+    build = "from pathlib import Path; from isotherm_local.lint import gotools as g; "
+    build += "module = Path('scripts/schemas').resolve(); g.validator(module); g.kustomize(module)"
+    done = subprocess.run([str(VENVS / "dev/bin/python"), "-c", build], cwd=ROOT, check=False, stderr=subprocess.PIPE)
+    if done.returncode:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        print(f"setup: the schema checks could not be built ({last}); they will be skipped", flush=True)
+    elif time.monotonic() - began > 1:
+        print(f"setup: schema checks built in {time.monotonic() - began:.0f} s", flush=True)
+
+
 def relock(uv: Path) -> None:
     """Resolve pyproject.toml into every lock again."""
     base = [
@@ -268,6 +284,8 @@ def main() -> int:
     table = locks(has_cpu_wheel())
     for name in WANTED[what]:
         environment(uv, name, table[name])
+    if what == "test":
+        schema_checks()
     return 0
 
 

@@ -1,0 +1,171 @@
+"""The Pipeline as it stands in pipelines/, through the real programs, on a local target of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from isotherm import contract
+from isotherm_local.cluster import Cluster
+from isotherm_local.runner.record import RunRecord
+from isotherm_local.runner.run import run_pipeline
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ROOT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml"
+ROLLBACK = ROOT / "pipelines/rollback/runs/rollback.yaml"
+NAMESPACE = "heat"
+MODEL = contract.DEFAULT_MODEL_NAME
+SMALL = {"restarts": "2"}  # two are enough to tell a spread; the gate is the real one
+
+
+@dataclass
+class Target:
+    """A local target, a data repository with two revisions, and the runs so far."""
+
+    cluster: Cluster
+    state: Path
+    repository: Path
+    revisions: list[str]
+
+    def run(self, name: str, revision: int = 0, **params: str) -> RunRecord:
+        """Run the Pipeline in NAMESPACE; params are given with underscores."""
+        chosen = {name.replace("_", "-"): value for name, value in params.items()}
+        given = {"repo-url": str(self.repository), "revision": self.revisions[revision], "data-path": "data/heatinv"}
+        return self.start(RUN, name, {**SMALL, **given, **self.place(), **chosen})
+
+    def place(self) -> dict[str, str]:
+        """The params that say where the servers are."""
+        urls = {"mlflow-uri": self.cluster.mlflow_url, "router-url": self.cluster.router_url}
+        return {**urls, "tls-termination": "none", "allow-source-image": "true"}
+
+    def start(self, file: Path, name: str, params: dict[str, str]) -> RunRecord:
+        """Run any PipelineRun, replacing a former one of that name."""
+        return run_pipeline(
+            file, state=self.state, namespace=NAMESPACE, params=params, name=name, delete_first=True, root=ROOT
+        )
+
+    def reports(self, run: str) -> Path:
+        """The folder of a run's reports."""
+        return self.state / "namespaces" / NAMESPACE / "pvcs" / "isotherm" / "runs" / run / "reports"
+
+    def live_version(self) -> str:
+        """What the Route's answers say they are."""
+        host = f"{MODEL}-{NAMESPACE}.apps.localhost"
+        url = f"{self.cluster.router_url}/predict-temperature?x=0.5&y=0.5&t=0.1"
+        answers = {
+            httpx.get(url, headers={"Host": host}).headers[contract.HEADER_MODEL_VERSION.lower()] for _ in range(20)
+        }
+        assert len(answers) == 1
+        return answers.pop()
+
+    def registry(self) -> Any:
+        """A client of the target's MLflow."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.cluster.mlflow_url)
+
+
+def publish(home: Path, points: int, seed: int) -> str:
+    """Add a HeatInv batch to the data repository; return its commit."""
+    python, batch = str(ROOT / ".venv/data/bin/python"), home / "heatinv"
+    generate = ["isotherm.data.generate", "heatinv", str(batch), "--points", str(points), "--seed", str(seed)]
+    publish = ["isotherm.data.publish", str(batch), str(home / "repository"), "--remote", str(home / "remote")]
+    subprocess.run(["rm", "-rf", str(batch)], check=True)
+    subprocess.run([python, "-m", *generate], check=True, capture_output=True)
+    done = subprocess.run([python, "-m", *publish], check=True, capture_output=True, text=True)
+    return done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    home = tmp_path_factory.mktemp("pipeline")
+    cluster = Cluster(home / "state")
+    cluster.start()
+    try:
+        revisions = [publish(home, 1000, 1), publish(home, 1200, 2)]
+        yield Target(cluster, home / "state", home / "repository", revisions)
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def first(target: Target) -> RunRecord:
+    return target.run("first")
+
+
+def states(run: RunRecord) -> dict[str, str]:
+    return {name: task.state for name, task in run.tasks.items()}
+
+
+def test_a_first_run_trains_registers_and_serves_a_model_on_blue(target: Target, first: RunRecord) -> None:
+    assert first.succeeded, first.culprit()
+    assert set(states(first).values()) == {"Succeeded"}
+    assert first.results["verdict"] == "pass"
+    assert first.tasks["shift"].results["route-after"] == "blue=100 green=0"
+    assert target.live_version() == "1.1.0"
+    champion = target.registry().get_model_version_by_alias(MODEL, contract.ALIAS_CHAMPION)
+    assert champion.tags[contract.TAG_MODEL_DIGEST] == first.results["model-digest"]
+    assert all(champion.tags.get(tag) for tag in contract.LINEAGE_TAGS)
+
+
+def test_its_page_stands_alone_and_its_summary_has_the_figures(target: Target, first: RunRecord) -> None:
+    page = (target.reports(first.name) / contract.REPORT_PAGE).read_text()
+    assert "data:image/png;base64," in page
+    assert 'src="http' not in page
+    summary = json.loads((target.reports(first.name) / contract.REPORT_SUMMARY).read_text())
+    assert summary["data_version"] == first.results["data-version"]
+    assert summary["route_after"] == {"blue": 100, "green": 0}
+    assert 0 < summary["a_rel_l2"] < 0.1
+
+
+def test_the_same_run_again_adds_nothing(target: Target, first: RunRecord) -> None:
+    again = target.run("first")
+    assert again.succeeded
+    assert again.tasks["train"].results == first.tasks["train"].results
+    assert again.tasks["evaluate"].results["reason"] == "already-champion"
+    assert again.tasks["register"].results["outcome"] == "reused"
+    assert again.tasks["shift"].results["outcome"] == "unchanged"
+    assert len(target.registry().search_model_versions(f"name='{MODEL}'")) == 1
+
+
+def test_a_gate_that_says_fail_ends_green_and_moves_nothing(target: Target, first: RunRecord) -> None:
+    refused = target.run("refused", revision=1, epochs="3")
+    assert refused.succeeded
+    assert refused.reason == "Completed"
+    assert refused.results["verdict"] == "fail"
+    assert {name for name, state in states(refused).items() if state == "Skipped"} == {
+        "register",
+        "deploy",
+        "shift",
+        "promote",
+    }
+    assert target.live_version() == "1.1.0"
+    assert len(target.registry().search_model_versions(f"name='{MODEL}'")) == 1
+
+
+def test_new_data_lands_on_green_takes_the_traffic_and_a_rollback_gives_it_back(
+    target: Target, first: RunRecord
+) -> None:
+    second = target.run("second", revision=1)
+    assert second.succeeded, second.culprit()
+    assert second.tasks["evaluate"].results["champion-version"] == "1"
+    assert second.tasks["shift"].results["route-before"] == "blue=100 green=0"
+    assert second.tasks["shift"].results["route-after"] == "blue=0 green=100"
+    assert target.live_version() == "1.2.0"
+    champion = target.registry().get_model_version_by_alias(MODEL, contract.ALIAS_CHAMPION)
+    assert champion.version == "2"
+
+    place = {name: value for name, value in target.place().items() if name in ("mlflow-uri", "router-url")}
+    back = target.start(ROLLBACK, "back", place)
+    assert back.succeeded, back.culprit()
+    assert back.results["live-version"] == "1"
+    assert target.live_version() == "1.1.0"
+    champion = target.registry().get_model_version_by_alias(MODEL, contract.ALIAS_CHAMPION)
+    assert champion.version == "1"
