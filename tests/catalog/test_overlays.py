@@ -46,16 +46,16 @@ def test_root_is_the_catalog_without_a_namespace() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overlay", "namespace", "storage", "min_improvement", "allow_source_image", "model_store", "gpu", "pinned"),
+    ("overlay", "namespace", "storage", "min_improvement", "allow_source_image", "model_store", "pinned"),
     [
-        ("dev", "isotherm-dev", "10Gi", "-0.02", "true", "pvc://isotherm/model-store", None, False),
-        ("staging", "isotherm-staging", "50Gi", "-0.02", "false", "s3://isotherm-models/staging", None, False),
-        ("prod", "ml-prod", "200Gi", "0", "false", "s3://isotherm-models/prod", "1", True),
+        ("dev", "isotherm-dev", "10Gi", "-0.02", "true", "pvc://isotherm/model-store", False),
+        ("staging", "isotherm-staging", "50Gi", "-0.02", "false", "s3://isotherm-models/staging", False),
+        ("prod", "ml-prod", "200Gi", "0", "false", "s3://isotherm-models/prod", True),
     ],
 )
 def test_overlays_differ_as_their_comments_say(
     overlay: str, namespace: str, storage: str, min_improvement: str, allow_source_image: str, model_store: str,
-    gpu: str | None, pinned: bool,
+    pinned: bool,
 ) -> None:  # fmt: skip
     objects = render(f"overlays/{overlay}")
     assert objects["Namespace", namespace]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -64,8 +64,6 @@ def test_overlays_differ_as_their_comments_say(
     assert default(objects, "min-improvement") == min_improvement
     assert default(objects, "allow-source-image") == allow_source_image
     assert default(objects, "model-store") == model_store
-    limits = objects["Task", "pinn-train"]["spec"]["steps"][0]["computeResources"]["limits"]
-    assert limits.get("nvidia.com/gpu") == gpu
     assert ("@sha256:" in default(objects, "predictor-image")) is pinned
     assert ("ConfigMap", "settings") not in objects
 

@@ -1,4 +1,4 @@
-"""The source document's recipe: Adam (Kingma and Ba, arXiv 1412.6980) on all points at once."""
+"""Recipe `source`: Adam (Kingma and Ba, arXiv 1412.6980) on all points at once."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Architecture:
 
     @property
     def name(self) -> str:
-        """What tag `architecture` says; the source's own net reads PINN-5x128."""
+        """What tag `architecture` says; the net of recipe `source` reads PINN-5x128."""
 
         def shape(hidden: tuple[int, ...]) -> str:
             return f"{len(hidden)}x{hidden[0]}"

@@ -174,7 +174,7 @@ def tags_of(
 
 
 def params_of(inputs: Inputs, plan: Recipe, origin: Lineage) -> dict[str, Any]:
-    """Params of the run: the source's names first."""
+    """Params of the run: the trainer's flags first."""
     weights = plan.weights
     return {
         "epochs": plan.epochs,

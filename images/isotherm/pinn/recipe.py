@@ -1,4 +1,4 @@
-"""What a training does: networks, weights, stages. `lm` is Isotherm's own, `source` the source document's.
+"""What a training does: networks, weights, stages. `lm` is Levenberg-Marquardt in stages, `source` plain Adam on 5x128.
 
 Every number that changes the result is here and goes into the content key, the run's params and the run manifest.
 """

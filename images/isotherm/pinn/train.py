@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     dataset = Path(_env("DATA_DIR"), _env("DATASET_HASH")) if _env("DATASET_HASH") else None
     add("--data", type=Path, default=dataset, metavar="DIR", help="dataset folder")
     add("--mlflow", default=_env("MLFLOW_URI", _env("MLFLOW_TRACKING_URI")), metavar="URL", help="MLflow server")
-    add("--recipe", choices=RECIPES, default=_env("RECIPE", "lm"), help="lm (default), or the source's Adam with 5x128")
+    add("--recipe", choices=RECIPES, default=_env("RECIPE", "lm"), help="lm (default), or source: Adam with 5x128")
     counted, real = _at_least(1), _not_negative
     add("--epochs", type=counted, default=_env("EPOCHS"), help="lm: cap on iterations; source: iterations (20000)")
     add("--lr", type=real, default=_env("LR"), help="learning rate of recipe source (1e-3); refused with lm")

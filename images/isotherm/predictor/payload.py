@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 ROWS_MAX = 100_000
 FIELDS = (contract.ONNX_U, contract.ONNX_A, contract.ONNX_RESIDUAL)
-# A client written after the source's listing sends these; the server computes them itself and takes nobody's word.
+# Some clients send these beside a point; the server computes them itself and takes nobody's word.
 COMPUTED_HERE = frozenset({"oob_ratio", "r_pde_mean", "bc_violation_ratio"})
 _NAMES = {str: "a string", bool: "a boolean", type(None): "null", list: "a list", dict: "an object"}
 
