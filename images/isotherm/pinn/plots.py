@@ -48,15 +48,18 @@ def _save(figure: Any, path: Path, header: Sequence[str], rows: Sequence[Sequenc
 
 
 def _contour(
-    axis: Any, x: Array, y: Array, z: Array, title: str, *, cmap: str, unit: str = "", symmetric: bool = False
-) -> None:
+    axis: Any, x: Array, y: Array, z: Array, title: str, *, cmap: str, unit: str = "", symmetric: bool = False,
+    like: Array | None = None,
+) -> None:  # fmt: skip
+    # `like`: another field that shares the colour scale, so that the eye compares values and not scales.
     span = float(np.nanmax(np.abs(z))) if symmetric else 0.0
     constant = float(np.ptp(z)) <= 1e-9 * max(float(np.max(np.abs(z))), 1e-300)
     if constant:  # contour levels need a range; one number is shown as one colour
         centre = float(z.flat[0])
         drawn = axis.pcolormesh(x, y, z, cmap=cmap, vmin=centre * 0.95, vmax=centre * 1.05, shading="auto")
     else:
-        levels = np.linspace(-span, span, 25) if symmetric else 24
+        both = z if like is None else np.concatenate([z.ravel(), like.ravel()])
+        levels = np.linspace(-span, span, 25) if symmetric else np.linspace(both.min(), both.max(), 25)
         drawn = axis.contourf(x, y, z, levels=levels, cmap=cmap)
     bar = axis.figure.colorbar(drawn, ax=axis, shrink=0.86)
     bar.ax.tick_params(labelsize=8)
@@ -78,10 +81,10 @@ def diffusivity(
     """
     extra = (2 if truth is not None else 0) + (1 if spread is not None else 0)
     figure, axes = _figure(1 + extra)
-    _contour(axes[0], x, y, a, "inferred a(x, y)", cmap=FIELD, unit=unit)
+    _contour(axes[0], x, y, a, "inferred a(x, y)", cmap=FIELD, unit=unit, like=truth)
     columns, header, at = [x, y, a], ["x", "y", "a"], 1
     if truth is not None:
-        _contour(axes[1], x, y, truth, "true a(x, y)", cmap=FIELD, unit=unit)
+        _contour(axes[1], x, y, truth, "true a(x, y)", cmap=FIELD, unit=unit, like=a)
         _contour(axes[2], x, y, a - truth, "pointwise error", cmap=ERROR, unit=unit, symmetric=True)
         columns, header, at = [*columns, truth], [*header, "a_true"], 3
     if spread is not None:
