@@ -215,7 +215,7 @@ def _foreseen(error: Exception) -> str:
         return error.line()
     if isinstance(error, OSError) and error.errno in _VOLUME:
         where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}; check that the workspace is writable and has space"
+        return f"{error.strerror}{where}; check that its volume is writable and has space"
     return ""
 
 

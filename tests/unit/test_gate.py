@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isotherm import contract
-from isotherm.pinn import gate
+from isotherm import contract, tekton
+from isotherm.pinn import evaluate, gate
 
 GOOD = {contract.PDE_LOSS: 1e-4, contract.VAL_RESIDUAL: 1e-3, contract.VAL_MISFIT: 1.0, contract.A_SPREAD: 0.01}
 
@@ -77,3 +77,22 @@ def test_the_misfit_band_needs_a_known_noise() -> None:
 @given(st.floats(1e-6, 1e6), st.floats(0, 1e6))
 def test_improvement_is_positive_exactly_when_the_candidate_is_better(champion: float, candidate: float) -> None:
     assert (gate.relative_improvement(champion, candidate) > 0) == (candidate < champion)
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict", "refused"),
+    [
+        (1e-9, "pass", False),
+        (1e-3, "pass", True),
+        (1e-3, "fail", True),
+        (math.inf, "fail", True),
+        (math.nan, "pass", True),
+        (math.nan, "fail", False),  # the gate has seen the same NaN
+    ],
+)
+def test_a_graph_that_answers_differently_never_gets_on(difference: float, verdict: str, refused: bool) -> None:
+    if refused:
+        with pytest.raises(tekton.Refused, match="ONNX and torch differ"):
+            evaluate.require_parity(difference, verdict)
+    else:
+        evaluate.require_parity(difference, verdict)

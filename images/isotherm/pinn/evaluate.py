@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from isotherm.pinn.measure import Array, Graph
 
 PARITY_MAX = 1e-6
+_ADVICE = {contract.VERDICT_FAIL: "; traffic stays where it is: see evaluation.json, mend the data or the training"}
 
 
 def open_bundle(folder: Path, model_digest: str) -> Graph:
@@ -233,7 +234,7 @@ def run() -> None:
         for check in report["checks"]:
             word = "pass" if check["passed"] else "FAIL"
             print(f"{word}  {check['name']:<13} {check['value']!s:<24} limit {check['limit']} ({check['source']})")
-        print(f"verdict {report['verdict']}: {report['reason']}")
+        print(f"verdict {report['verdict']}: {report['reason']}{_ADVICE.get(report['verdict'], '')}")
 
 
 def main() -> int:
