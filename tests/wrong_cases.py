@@ -287,6 +287,10 @@ def digest_mismatch(world: World) -> Seen:
     file = world.write("deploy", task_run("kserve-deploy", params, workspace(**places)))
     seen = Seen([world.run(file, name="digest")])
     seen.ended.append(judge(world, "digest-evaluate", model_digest=OTHER_DIGEST))
+    reports = ("digest", contract.REPORT_DEPLOYMENT), ("digest-evaluate", contract.REPORT_EVALUATION)
+    for ended, (run, name) in zip(seen.ended, reports, strict=True):
+        if json.loads((world.claim / "runs" / run / "reports" / name).read_text())["error"] not in ended.line:
+            seen.wrong.append(f"{name} has another cause than the last line")
     (stored,) = (world.claim / "model-store").glob("*/*")
     altered = world.folder / "altered"
     shutil.copytree(stored, altered)

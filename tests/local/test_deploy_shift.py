@@ -276,3 +276,5 @@ def test_programs_end_with_one_line_that_says_why(on_blue: Target) -> None:
     done, _ = on_blue.run_program(SHIFT, **shift_inputs("green", on_blue.models[TWO], "run-2"), KUBECONFIG="absent")
     assert done.returncode == 2
     assert "KUBECONFIG" in done.stderr.splitlines()[-1]
+    report = json.loads((on_blue.reports / contract.REPORT_SHIFT).read_text())
+    assert f"error: {report['error']}" == done.stderr.splitlines()[-1]
