@@ -41,7 +41,7 @@ def test_every_terms_jacobian_equals_central_differences(name: str, tmp_path: Pa
     for term in objective.terms:
         tape = Tape(objective.model.layout)
         residual = term.rows(objective.model.layout.views(theta), tape)
-        exact = torch.empty(len(residual), term.columns, dtype=torch.float64)
+        exact = torch.zeros(len(residual), term.columns, dtype=torch.float64)
         tape.jacobian(residual, 1.0, exact)
         step = 1e-6
         for column in range(len(theta)):

@@ -43,10 +43,12 @@ class Tape:
         return spread
 
     def jacobian(self, residual: Tensor, scale: float, out: Tensor) -> None:
-        """Write scale * dr/dtheta into `out` [n, columns], whose columns are the first of the layout's."""
+        """Write scale * dr/dtheta into `out` [n, columns], whose columns are the first of the layout's.
+
+        Columns of parameters that do not enter the residual are left as they are: hand in zeros, or the last result.
+        """
         leaves = [c for _, _, z in self.affine for c in z if c is not None] + [s for _, s in self.scalars]
         gradients = iter(torch.autograd.grad(residual.sum() * scale, leaves, allow_unused=True))
-        out.zero_()
         for name, h, z in self.affine:
             channels = [(next(gradients), c) for c, present in zip(h, z, strict=True) if present is not None]
             used = [(g, c) for g, c in channels if g is not None]
@@ -64,4 +66,4 @@ class Tape:
         columns = self.layout.columns[name]
         # A column beyond `out` belongs to a parameter that is held fixed.
         if columns.stop <= out.shape[1]:
-            out[:, columns] += block.detach()
+            out[:, columns] = block.detach()

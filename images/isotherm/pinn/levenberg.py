@@ -16,6 +16,7 @@ from torch import Tensor
 from isotherm.pinn.objective import Objective
 
 ACCEPT_GAIN = 1e-4
+FIRST_DAMPING = 1e-4
 STALL_DECREASE = 1e-5
 STALL_STEPS = 3
 TRIALS_PER_ITERATION = 12
@@ -57,7 +58,7 @@ def run(objective: Objective, stages: list[Stage], state: State, free_before_nui
         weighted = objective.reweighted(pde=stage.w_pde)
         free = len(state.theta) if stage.nuisance else free_before_nuisance
         if state.damping == 0:
-            state.damping = 1e-3 * max(stage.w_pde, 0.1)
+            state.damping = FIRST_DAMPING * max(stage.w_pde, 0.1)
         decrease, parts = step(weighted, state, free)
         state.iteration += 1
         state.in_stage += 1

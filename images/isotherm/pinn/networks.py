@@ -27,7 +27,7 @@ class Architecture:
 
     u_hidden: tuple[int, ...] = (16, 16)
     a_model: str = "nn"  # nn, poly or constant
-    a_hidden: tuple[int, ...] = (10, 10)
+    a_hidden: tuple[int, ...] = (16,)
     a_degree: int = 6
     a_exp: bool = False
     infer_f: bool = False

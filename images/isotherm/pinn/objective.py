@@ -111,7 +111,7 @@ class Objective:
     def _buffer(self, name: str, rows: int, columns: int) -> Tensor:
         kept = self._buffers.get(name)
         if kept is None or kept.shape != (rows, columns):
-            kept = self._buffers[name] = torch.empty(rows, columns, dtype=torch.float64)
+            kept = self._buffers[name] = torch.zeros(rows, columns, dtype=torch.float64)
         return kept
 
 

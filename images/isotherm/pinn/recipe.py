@@ -105,7 +105,7 @@ def _stages(w_pde: float, closure: bool, cap: int | None) -> tuple[Stage, ...]:
     if closure:
         planned = [Stage(w_pde / 2500, 20, False), Stage(w_pde / 25, 15, False), Stage(w_pde, 60)]
     else:
-        planned = [Stage(w_pde * 1e-4, 20), Stage(w_pde * 1e-2, 15), Stage(w_pde, 60)]
+        planned = [Stage(w_pde * 1e-4, 20), Stage(w_pde * 1e-2, 30), Stage(w_pde, 60)]
     if cap is None:
         return tuple(planned)
     # `epochs` caps the iterations in all; the proportions of the stages stay.
