@@ -163,6 +163,7 @@ def log_model(
                 # Given, not inferred: inference starts a second Python and loads the model there.
                 pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", "numpy"],
                 tags={contract.TAG_MODEL_DIGEST: digest},
+                validate_serving_input=False,  # a second load of the model; evaluate-metrics compares pt2 with ONNX
             )
         found = str(info.model_id)
     return f"models:/{found}"
