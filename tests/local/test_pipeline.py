@@ -69,7 +69,7 @@ class Target:
         """A client of the target's MLflow."""
         from mlflow import MlflowClient
 
-        return MlflowClient(self.cluster.mlflow_url)
+        return MlflowClient(self.cluster.mlflow_url, registry_uri=self.cluster.mlflow_url)
 
 
 def publish(home: Path, points: int, seed: int) -> str:
