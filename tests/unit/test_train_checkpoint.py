@@ -76,7 +76,7 @@ def test_a_field_that_falls_below_zero_is_trained_again_as_an_exponential(tmp_pa
     with torch.no_grad():
         linear = restarts.build_model(inputs, plan, positive=False)
         done = State(linear.initial(0), done=True, history=[{"objective": 1.0}])
-        done.theta[linear.layout.columns["a.2.bias"]] = -50.0
+        done.theta[linear.layout.columns["a.1.bias"]] = -50.0
         assert restarts.lowest_a(linear, done) < 0
         checkpoint.save(tmp_path / "work" / "linear", 0, done)
         last = list(restarts.iterate(inputs, plan, 0, tmp_path / "work"))[-1]
