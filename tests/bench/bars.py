@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "bench"
@@ -41,7 +42,9 @@ def at_most(
     bar: str, value: float | None, limit: float, unit: str, *, n: int, raw: str, note: str | None = None
 ) -> Bar:
     """Judge `value <= limit`; a value that could not be measured fails."""
-    return Bar(bar, value, unit, f"<= {limit:g}", value is not None and value <= limit, n, raw, note)
+    # numpy's own numbers and truths do not go into JSON
+    figure = None if value is None else float(value)
+    return Bar(bar, figure, unit, f"<= {limit:g}", figure is not None and figure <= limit, n, raw, note)
 
 
 def exactly(bar: str, value: int, wanted: int, unit: str, *, raw: str, note: str | None = None) -> Bar:
@@ -49,13 +52,20 @@ def exactly(bar: str, value: int, wanted: int, unit: str, *, raw: str, note: str
     return Bar(bar, value, unit, f"{wanted} of {wanted}", value == wanted, wanted, raw, note)
 
 
-def report(name: str, groups: list[Callable[[], list[Bar]]]) -> int:
+def former(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of an earlier run, for a run of some groups only."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    return rows
+
+
+def report(name: str, groups: list[Callable[[], list[Bar]]], *, only_some: bool = False) -> int:
     """Measure each group, print its bars as they come, write the JSON file;
 
     a group that breaks is a missed bar, not a lost run.
     """
     bars: list[Bar] = []
     path = BUILD / f"{name}.json"
+    kept = former(path) if only_some else []
     for group in groups:
         try:
             found = group()
@@ -65,8 +75,9 @@ def report(name: str, groups: list[Callable[[], list[Bar]]]) -> int:
             print(bar.line(), flush=True)
         bars += found
         rows = [{k: v for k, v in asdict(bar).items() if k != "note" or v is not None} for bar in bars]
+        measured = {row["bar"] for row in rows}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(rows, indent=2) + "\n")
+        path.write_text(json.dumps([r for r in kept if r["bar"] not in measured] + rows, indent=2) + "\n")
     missed = sum(not bar.passed for bar in bars)
     print(f"{len(bars) - missed} of {len(bars)} bars hold; written to {path.relative_to(ROOT)}")
     return 1 if missed else 0
