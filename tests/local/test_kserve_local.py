@@ -135,6 +135,7 @@ def test_a_model_is_served_and_replaced_without_a_lost_request(cluster: Cluster,
     client = threading.Thread(target=ask)
     client.start()
     try:
+        eventually(lambda: seen[first])  # the client is asking before anything is replaced
         deploy(clients, "blue", second)
         eventually(lambda: rolled_out(clients, "blue", second), 60)
         eventually(lambda: len(addresses(clients, "blue")) == 1)
