@@ -21,11 +21,10 @@ PEOPLE = ("isotherm.data.generate", "isotherm.data.infrared", "isotherm.data.pub
 def programs() -> list[tuple[str, str]]:
     """Return (environment, module) of every Task's step, the predictor and the programs for people."""
     found = [("pinn-api", "isotherm.predictor.serve"), ("local", "isotherm_local")]
-    for path in sorted(ROOT.glob("tasks/*/*.yaml")):
-        task = yaml.safe_load(path.read_text())
-        if task.get("kind") == "Task":
-            for step in task["spec"]["steps"]:
-                found.append((step["image"].rpartition("/")[2].partition(":")[0], step["command"][2]))
+    for folder in sorted(path.parent for path in ROOT.glob("tasks/*/CHANGELOG.md")):
+        task = yaml.safe_load((folder / f"{folder.name}.yaml").read_text())
+        for step in task["spec"]["steps"]:
+            found.append((step["image"].rpartition("/")[2].partition(":")[0], step["command"][2]))
     return found + [("data" if ".data." in module else "pinn-trainer", module) for module in PEOPLE]
 
 
