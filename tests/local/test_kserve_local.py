@@ -140,6 +140,7 @@ def test_a_model_is_served_and_replaced_without_a_lost_request(cluster: Cluster,
         eventually(lambda: rolled_out(clients, "blue", second), 60)
         eventually(lambda: len(addresses(clients, "blue")) == 1)
         eventually(lambda: all(served_digest(through, host) == second for _ in range(5)))
+        eventually(lambda: seen[second])  # the client too, however slow the machine makes it
     finally:
         stop.set()
         client.join()

@@ -82,7 +82,7 @@ def register(
     # A run that was killed after create left the tags of this line out; those of the content are written by create.
     wanted = {contract.TAG_SEMVER: contract.semver(version), contract.TAG_STAGE: stage}
     _set_tags(client, found, wanted)
-    client.set_registered_model_alias(model_name, contract.ALIAS_CHALLENGER, version)
+    _point(client, model_name, contract.ALIAS_CHALLENGER, version)
     return Registered(version, outcome, champion, found.tags)
 
 
@@ -103,7 +103,7 @@ def promote(client: MlflowClient, model_name: str, model_digest: str, expected: 
     if current != version:
         if expected not in (ANY_CHAMPION, current):
             raise _promoted_meanwhile(model_name, current, expected)
-        client.set_registered_model_alias(model_name, contract.ALIAS_CHAMPION, version)
+        _point(client, model_name, contract.ALIAS_CHAMPION, version)
         now = alias_version(client, model_name, contract.ALIAS_CHAMPION)
         if now != version:
             raise _promoted_meanwhile(model_name, now, version)
@@ -201,6 +201,20 @@ def _set_tags(client: MlflowClient, version: ModelVersion, wanted: Mapping[str, 
             # Of two writers of a new tag at one moment the server refuses the later; both mean the same.
             if client.get_model_version(version.name, version.version).tags.get(key) != value:
                 raise
+
+
+def _point(client: MlflowClient, model_name: str, alias: str, version: str) -> None:
+    """Set `alias`; of two writers of a new alias at one moment the server refuses the later, whose wish still holds."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.set_registered_model_alias(model_name, alias, version)
+    except MlflowException:
+        now = alias_version(client, model_name, alias)
+        if not now:
+            raise
+        if now != version:
+            client.set_registered_model_alias(model_name, alias, version)
 
 
 def _archive_others(client: MlflowClient, model_name: str, champion: str) -> None:
