@@ -2,8 +2,9 @@
 PYTHON ?= python3
 DEV := .venv/dev/bin
 LOCAL := .venv/local/bin
+LAB := PYTHONPATH=tests:scripts:images $(DEV)/python -m lab
 
-.PHONY: help demo demo-stop test lint bench-local setup lock clean
+.PHONY: help demo demo-stop test lint lab lab-down lab-status bench-local setup lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -22,6 +23,16 @@ test:  ## Run the tests
 lint:  ## Check the code and the catalog (ruff, mypy, yamllint, the catalog's own rules)
 	@$(PYTHON) scripts/setup.py test
 	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy && $(DEV)/python -m isotherm_local lint
+
+lab:  ## Start a real one-node Kubernetes with Tekton, KServe, MLflow, S3 and a router on this machine (root; Linux)
+	@$(PYTHON) scripts/setup.py test
+	@$(LAB) up $(PARTS)
+
+lab-down:  ## Stop the lab: nothing of it stays running, mounted or routed
+	@$(LAB) down
+
+lab-status:  ## Tell which parts of the lab are up, since when, and where their logs are
+	@$(LAB) status
 
 bench-local:  ## Measure every bar of the local target and write build/bench/local.json
 	@$(PYTHON) scripts/setup.py test

@@ -1,0 +1,111 @@
+"""One installation of the catalog for the whole session: overlays/dev in a namespace that enforces PSS restricted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from lab.part import CHECKOUT
+
+from e2e import measurements
+from e2e.cluster import BUILD, Finished, Space, Target
+
+MODEL = "inverse-heat-pinn"
+
+
+@dataclass
+class Catalog(Space):
+    """Namespace isotherm-dev with two versions of the measurements."""
+
+    revisions: list[str] = field(default_factory=list)
+    repository: str = ""
+
+    def params(self, revision: int = 0, **params: str) -> dict[str, str]:
+        """Params of Pipeline inverse-heat-pinn; names with underscores."""
+        given = {
+            "repo-url": self.repository,
+            "revision": self.revisions[revision],
+            "data-path": "data/heatinv",
+            "mlflow-uri": self.target.mlflow,
+            "router-url": self.target.router,
+            "tls-termination": "none",
+            "restarts": "2",  # two are enough to tell a spread; the gate is the real one
+        }
+        return given | {name.replace("_", "-"): value for name, value in params.items()}
+
+    def run(self, name: str, revision: int = 0, *, spec: dict[str, Any] | None = None, **params: str) -> str:
+        """Start Pipeline inverse-heat-pinn."""
+        return self.pipeline_run(MODEL, name, self.params(revision, **params), **WORKSPACES, **(spec or {}))
+
+    def registry(self) -> Any:
+        """A client of the MLflow server."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.target.mlflow, registry_uri=self.target.mlflow)
+
+    def versions(self) -> list[Any]:
+        """Registered versions of the model."""
+        return sorted(self.registry().search_model_versions(f"name='{MODEL}'"), key=lambda v: int(v.version))
+
+    def champion(self) -> Any:
+        """The version that alias champion names."""
+        return self.registry().get_model_version_by_alias(MODEL, "champion")
+
+    def route(self) -> dict[str, int]:
+        """Weights of the Route by Service."""
+        spec = self.get("route", MODEL)["spec"]
+        return {item["name"]: item["weight"] for item in [spec["to"], *spec.get("alternateBackends", [])]}
+
+    def answers(self, path: str = "/predict-temperature?x=0.5&y=0.5&t=0.1") -> Any:
+        """One answer through the router."""
+        import httpx
+
+        host = self.get("route", MODEL)["spec"]["host"]
+        return httpx.get(self.target.router + path, headers={"Host": host}, timeout=10)
+
+
+WORKSPACES: dict[str, Any] = {
+    "workspaces": [
+        {"name": "workspace", "persistentVolumeClaim": {"claimName": "isotherm"}},
+        {"name": "dvc-credentials", "secret": {"secretName": "dvc-credentials"}},
+    ]
+}
+
+
+@pytest.fixture(scope="session")
+def target() -> Target:
+    return Target.find()
+
+
+@pytest.fixture(scope="session")
+def catalog(target: Target) -> Iterator[Catalog]:
+    """The catalog, installed afresh; E2E_KEEP=1 leaves it for a look."""
+    space = Catalog(target, "isotherm-dev")
+    target.kubectl("delete", "namespace", space.namespace, "--ignore-not-found", "--wait=true")
+    wipe(space)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    space.install(str(CHECKOUT / "overlays" / "dev"))
+    space.repository = measurements.repository(target)
+    space.revisions = [
+        measurements.publish(target, "heatinv", 1000, 1),
+        measurements.publish(target, "heatinv", 1200, 2),
+    ]
+    yield space
+    if not os.environ.get("E2E_KEEP"):
+        target.kubectl("delete", "namespace", space.namespace, "--wait=false")
+
+
+def wipe(space: Catalog) -> None:
+    """Remove what an earlier session registered: a champion of before would judge this one's models."""
+    registry = space.registry()
+    for model in registry.search_registered_models(f"name='{MODEL}'"):
+        registry.delete_registered_model(model.name)
+
+
+@pytest.fixture(scope="session")
+def first(catalog: Catalog) -> Finished:
+    """The first run: no champion yet."""
+    return catalog.wait(catalog.run("first"))

@@ -1,0 +1,102 @@
+"""The whole Pipeline on the cluster, as its README says: DVC on S3, MLflow on PostgreSQL and S3, KServe, the Route."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+import yaml
+from lab.part import CHECKOUT
+
+from e2e.cluster import Finished
+from e2e.conftest import MODEL, Catalog
+
+pytestmark = pytest.mark.core
+TASKS = ["fetch-data", "train", "evaluate", "register", "deploy", "shift", "promote", "report"]
+
+
+def declared_results(task_run: dict) -> set[str]:
+    """Names of the results that the Task of a TaskRun declares."""
+    return {result["name"] for result in task_run["status"]["taskSpec"].get("results", [])}
+
+
+def test_a_first_run_trains_registers_and_serves_a_model_on_blue(catalog: Catalog, first: Finished) -> None:
+    assert first.succeeded, first.condition
+    assert first.states() == dict.fromkeys(TASKS, "Succeeded")
+    assert first.results["verdict"] == "pass"
+    assert first.task_results("shift")["route-after"] == "blue=100 green=0"
+    champion = catalog.champion()
+    assert champion.tags["model_digest"] == first.results["model-digest"]
+    assert catalog.route() == {"blue": 100, "green": 0}
+
+
+def test_every_declared_result_is_there(first: Finished) -> None:
+    for task_run in first.task_runs:
+        got = {item["name"] for item in task_run["status"].get("results", [])}
+        assert got == declared_results(task_run), task_run["metadata"]["name"]
+    pipeline = yaml.safe_load((CHECKOUT / f"pipelines/{MODEL}/{MODEL}.yaml").read_text())
+    assert set(first.results) == {item["name"] for item in pipeline["spec"]["results"]}
+
+
+def test_lineage_names_data_code_and_image(catalog: Catalog, first: Finished) -> None:
+    tags = catalog.champion().tags
+    assert tags["data_version"] == first.results["data-version"]
+    assert tags["data_git_sha"] == catalog.revisions[0]
+    assert tags["image_digest"].startswith("isotherm/pinn-trainer")
+    assert len(tags["git_sha"].removesuffix("-dirty")) == 40
+
+
+def test_predictions_come_through_the_router(catalog: Catalog, first: Finished) -> None:
+    answer = catalog.answers()
+    assert answer.status_code == 200
+    assert set(answer.json()) == {"u(x,y,t)", "model_version", "data_version", "timestamp"}
+    assert answer.headers["x-model-digest"] == first.results["model-digest"]
+    host = catalog.get("route", MODEL)["spec"]["host"]
+    body = {"instances": [[0.5, 0.5, 0.1], [0.1, -0.2, 0.3]]}
+    for path in (f"/v1/models/{MODEL}:predict", "/predict"):
+        got = httpx.post(catalog.target.router + path, json=body, headers={"Host": host}).json()
+        assert len(got["predictions"]) == 2
+
+
+def test_a_gate_that_says_fail_ends_green_and_moves_nothing(catalog: Catalog, first: Finished) -> None:
+    before = [version.version for version in catalog.versions()]
+    refused = catalog.wait(catalog.run("refused", revision=1, epochs="3"))
+    assert refused.succeeded, refused.condition
+    assert refused.condition["reason"] == "Completed"
+    assert refused.results["verdict"] == "fail"
+    assert set(refused.skipped) == {"register", "deploy", "shift", "promote"}
+    assert refused.skipped["register"] == "When Expressions evaluated to false"
+    assert refused.task("report")["status"]["conditions"][0]["status"] == "True"
+    assert [version.version for version in catalog.versions()] == before
+    assert catalog.champion().tags["model_digest"] == first.results["model-digest"]
+    assert catalog.route() == {"blue": 100, "green": 0}
+
+
+def test_the_same_run_again_adds_nothing(catalog: Catalog, first: Finished) -> None:
+    again = catalog.wait(catalog.run("first"))
+    assert again.succeeded, again.condition
+    assert again.task_results("train") == first.task_results("train")
+    assert again.task_results("evaluate")["reason"] == "already-champion"
+    assert again.task_results("register")["outcome"] == "reused"
+    assert again.task_results("shift")["outcome"] == "unchanged"
+    assert len(catalog.versions()) == 1
+    assert len(catalog.get("inferenceservices")["items"]) == 1
+
+
+def test_new_data_lands_on_green_takes_the_traffic_and_a_rollback_gives_it_back(
+    catalog: Catalog, first: Finished
+) -> None:
+    second = catalog.wait(catalog.run("second", revision=1))
+    assert second.succeeded, second.condition
+    assert second.task_results("evaluate")["champion-version"] == "1"
+    assert second.task_results("shift")["route-after"] == "blue=0 green=100"
+    assert {catalog.answers().headers["x-model-version"] for _ in range(20)} == {"1.2.0"}
+    assert catalog.champion().version == "2"
+
+    place = {"mlflow-uri": catalog.target.mlflow, "router-url": catalog.target.router}
+    back = catalog.wait(catalog.pipeline_run("rollback", "back", place))
+    assert back.succeeded, json.dumps(back.condition)
+    assert back.results["live-version"] == "1"
+    assert {catalog.answers().headers["x-model-version"] for _ in range(20)} == {"1.1.0"}
+    assert catalog.champion().version == "1"

@@ -1,0 +1,45 @@
+"""MLflow's server on PostgreSQL and S3, a process of the node; in the cluster Service `mlflow` of isotherm-lab."""
+
+from __future__ import annotations
+
+import sys
+
+from lab import daemons, secrets, storage
+from lab.dns import external
+from lab.part import NODE_IP, Lab, Part
+
+PORT = 5000
+URL = f"http://{NODE_IP}:{PORT}"
+# Its host check refuses all but these; programs call it `mlflow:5000` in their own namespace.
+HOSTS = f"{NODE_IP}:{PORT},localhost:{PORT},mlflow:{PORT},mlflow.*"
+
+
+def start(lab: Lab) -> None:
+    """One worker; clients send artifacts through the server, so no Task holds S3 keys for MLflow."""
+    keys = secrets.read(lab)
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", NODE_IP, "--port", str(PORT), "--workers", "1",
+        "--serve-artifacts", "--artifacts-destination", "s3://mlflow-artifacts", "--allowed-hosts", HOSTS,
+    ]  # fmt: skip
+    environment = {
+        "MLFLOW_BACKEND_STORE_URI": storage.database_uri(lab),  # it carries a password: not on the command line
+        "MLFLOW_S3_ENDPOINT_URL": storage.S3_URL,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "AWS_ACCESS_KEY_ID": keys["s3-access"],
+        "AWS_SECRET_ACCESS_KEY": keys["s3-secret"],
+        "AWS_DEFAULT_REGION": storage.REGION,
+    }
+    daemons.start(lab, "mlflow", command, env=environment, cwd=lab.folder("mlflow"))
+    lab.apply(external("mlflow", PORT))
+
+
+def ready(lab: Lab) -> str:
+    """Its health page answers."""
+    daemons.require(lab, "mlflow")
+    return storage.http_answers(f"{URL}/health")
+
+
+PART = Part(
+    "mlflow", start, ready, lambda lab: daemons.stop(lab, "mlflow"), needs=("dns", "postgres", "s3"), log="mlflow"
+)

@@ -1,0 +1,44 @@
+"""OpenShift's Route as a CRD, and the lab's router that serves it (`router.py`), a process of the node.
+
+On OpenShift the API server of openshift-apiserver knows Routes; here its published CRD does, so `oc set route-backends`
+(a strategic-merge patch) needs `--dry-run=client -o json | oc replace -f -`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from lab import daemons, golang, manifests, storage
+from lab.dns import external
+from lab.part import CHECKOUT, DOMAIN, NODE_IP, Lab, Part
+
+HTTP_PORT, HTTPS_PORT, HEALTH_PORT = 8080, 8443, 8936
+URL = f"http://{NODE_IP}:{HTTP_PORT}"
+CRD = "routes.route.openshift.io"
+
+
+def start(lab: Lab) -> None:
+    """The CRD, then the router."""
+    file = golang.openshift_api() / "route" / "v1" / "zz_generated.crd-manifests" / "routes.crd.yaml"
+    lab.apply(manifests.documents(file))
+    lab.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=60s")
+    path = ":".join(str(CHECKOUT / folder) for folder in ("tests", "scripts", "images"))
+    command = [
+        sys.executable, "-m", "lab.router", f"--kubeconfig={lab.kubeconfig}", f"--folder={lab.folder('router')}",
+        f"--bind={NODE_IP}", f"--http-port={HTTP_PORT}", f"--https-port={HTTPS_PORT}",
+        f"--health-port={HEALTH_PORT}", f"--domain={DOMAIN}",
+    ]  # fmt: skip
+    daemons.start(lab, "router", command, env={"PYTHONPATH": path})
+    lab.apply(external("router", HTTP_PORT))
+
+
+def ready(lab: Lab) -> str:
+    """Its health page answers: HAProxy runs what the Routes say."""
+    daemons.require(lab, "router")
+    return storage.http_answers(f"http://127.0.0.1:{HEALTH_PORT}/healthz")
+
+
+PART = Part(
+    "router", start, ready, lambda lab: daemons.stop(lab, "router"), needs=("dns",), packages={"haproxy": "haproxy"},
+    log="router",
+)  # fmt: skip

@@ -1,0 +1,25 @@
+"""Passwords and keys of the lab's servers: random at every first `up`, in one file that only root reads."""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+from lab.part import Lab
+
+NAMES = ("s3-access", "s3-secret", "postgres", "gitea")
+
+
+def make(lab: Lab) -> None:
+    """Draw them, unless an earlier `up` did."""
+    file = lab.state / "secrets.json"
+    if not file.exists():
+        partial = file.with_suffix(".new")
+        partial.touch(0o600)
+        partial.write_text(json.dumps({name: secrets.token_hex(16) for name in NAMES}))
+        partial.replace(file)
+
+
+def read(lab: Lab) -> dict[str, str]:
+    """Every secret by its name."""
+    return dict(json.loads((lab.state / "secrets.json").read_text()))
