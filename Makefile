@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEV := .venv/dev/bin
 LOCAL := .venv/local/bin
 
-.PHONY: help demo demo-stop test lint bench-local setup lock clean
+.PHONY: help demo demo-stop test lint images test-images bench-local setup lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -22,6 +22,13 @@ test:  ## Run the tests
 lint:  ## Check the code and the catalog (ruff, mypy, yamllint, the catalog's own rules)
 	@$(PYTHON) scripts/setup.py test
 	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy && $(DEV)/python -m isotherm_local lint
+
+images:  ## Build the images with buildah, podman or docker and print their sizes (ARGS="--archives DIR", "--help")
+	@PYTHONPATH=images:scripts $(PYTHON) -m isotherm_local.images $(ARGS)
+
+test-images:  ## Build the images, then run every program in its own: any UID, read-only root, no network (needs root and runc)
+	@$(PYTHON) scripts/setup.py test
+	@$(DEV)/python -m pytest -q tests/images
 
 bench-local:  ## Measure every bar of the local target and write build/bench/local.json
 	@$(PYTHON) scripts/setup.py test
