@@ -131,6 +131,13 @@ def lint(options: argparse.Namespace) -> int:
     return check(options.arguments)
 
 
+def images(options: argparse.Namespace) -> int:
+    """Build the images; the builder has arguments of its own."""
+    from isotherm_local.images.command import main as build
+
+    return build(options.arguments)
+
+
 def hardware(options: argparse.Namespace) -> int:
     """Report the machine, as a training does, from the trainer's own environment."""
     python = ROOT / ".venv" / "pinn-trainer" / "bin" / "python"
@@ -138,6 +145,14 @@ def hardware(options: argparse.Namespace) -> int:
         raise tekton.Unavailable("environment .venv/pinn-trainer is not there", remedy="run python3 scripts/setup.py")
     command = [str(python), "-m", "isotherm.pinn.hardware", *options.arguments]
     return subprocess.run(command, check=False).returncode
+
+
+# These read their own options, --help included.
+PASSED_ON = {
+    "lint": (lint, "check the catalog"),
+    "images": (images, "build the images and print their sizes"),
+    "hardware": (hardware, "report this machine"),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -191,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
     start.set_defaults(action=up)
     stop = commands.add_parser("down", aliases=["stop"], parents=[place], help="stop the local target")
     stop.set_defaults(action=down)
-    for name, what, words in (("lint", lint, "check the catalog"), ("hardware", hardware, "report this machine")):
+    for name, (what, words) in PASSED_ON.items():
         passed = commands.add_parser(name, help=words, add_help=False)
         passed.add_argument("arguments", nargs=argparse.REMAINDER)
         passed.set_defaults(action=what)
@@ -201,9 +216,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and act; errors are one line with what, why and the remedy."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # The linter and the report read their own options, --help included.
-    if arguments[:1] == ["lint"] or arguments[:1] == ["hardware"]:
-        options = argparse.Namespace(action=lint if arguments[0] == "lint" else hardware, arguments=arguments[1:])
+    if arguments and arguments[0] in PASSED_ON:
+        options = argparse.Namespace(action=PASSED_ON[arguments[0]][0], arguments=arguments[1:])
     else:
         options = parser().parse_args(arguments)
     code = 0

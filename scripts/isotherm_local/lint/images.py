@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
+from isotherm_local.images.containerfile import copied, instructions
 from isotherm_local.lint.model import Catalog, Place, rule
 from isotherm_local.lint.source import closure, module_path
 from isotherm_local.lint.steps import steps
@@ -29,43 +30,46 @@ def images(catalog: Catalog) -> Iterable[Place]:
             yield doc, at, f"tag {matched[2]} is not the package's version {version[1]}; write that"
 
 
-def _instructions(path: Path) -> Iterator[tuple[str, str]]:
-    """Walk a Containerfile's instructions, continued lines joined: `("USER", "1001")`."""
-    text = re.sub(r"\\\n", " ", path.read_text(encoding="utf-8"))
-    for line in text.splitlines():
-        word, _, rest = line.strip().partition(" ")
-        if word and not word.startswith("#"):
-            yield word.upper(), rest.strip()
+def _environment(found: list[tuple[str, str]]) -> set[str]:
+    return {name for word, rest in found if word == "ENV" for name in re.findall(r"(?:^|\s)(\w+)=", rest)}
 
 
 @rule("containerfile")
 def containerfiles(catalog: Catalog) -> Iterable[Place]:
-    """A Containerfile ends as USER 1001, takes no :latest, installs only by its lock's hashes, and has a HOME."""
-    for path in sorted(catalog.root.glob("images/*/Containerfile")):
-        found = list(_instructions(path))
+    """A Containerfile ends as USER 1001 with a HOME and builds on any BASE_IMAGE; pip takes nothing but its lock."""
+    for path in sorted(
+        [*catalog.root.glob("images/*/Containerfile"), *catalog.root.glob("tests/lab/images/*/Containerfile")]
+    ):
+        found = list(instructions(path))
         users = [rest for word, rest in found if word == "USER"]
         if not users or users[-1] != "1001":
-            yield (
-                path,
-                (),
-                (
-                    f"ends as USER {users[-1] if users else 'root'}; end it as USER "
-                    "1001 (a number, so that runAsNonRoot can tell)"
-                ),
-            )
+            ends = users[-1] if users else "root"
+            yield path, (), f"ends as USER {ends}; end it as USER 1001 (a number, so that runAsNonRoot can tell)"
         if any(word in ("FROM", "ARG") and re.search(r":latest\b", rest) for word, rest in found):
             yield path, (), "takes an image by :latest; name a version"
-        if not any(word == "ENV" and re.search(r"\bHOME=", rest) for word, rest in found):
+        if any(word == "FROM" and not re.match(r"\$\{BASE_IMAGE\}", rest) for word, rest in found):
+            yield path, (), "starts from another image than ${BASE_IMAGE}; the base is a build argument"
+        if "HOME" not in _environment(found):
             yield path, (), "sets no HOME; OpenShift's user has none: make one that group 0 may write"
         for word, rest in found:
-            if word == "RUN" and "pip install" in rest and "--require-hashes" not in rest:
+            if word == "RUN" and re.search(r"\bpip\b.*\binstall\b", rest) and "--require-hashes" not in rest:
                 yield path, (), "installs packages without --require-hashes; install the lock"
+            if "://" in rest:
+                yield path, (), "names an address; give it when building (a build argument, pip's settings)"
 
 
-def _copied(path: Path) -> set[str]:
-    """Collect what a Containerfile copies, relative to images/ (its build context is that folder or the root)."""
-    copied = [rest.split()[:-1] for word, rest in _instructions(path) if word == "COPY"]
-    return {source.removeprefix("images/").rstrip("/") for sources in copied for source in sources}
+@rule("image-copies")
+def image_copies(catalog: Catalog) -> Iterable[Place]:
+    """A Containerfile copies only what is there, and starts `python` from its own environment."""
+    for folder in ("images", "tests/lab/images"):
+        for path in sorted((catalog.root / folder).glob("*/Containerfile")):
+            # The catalog's images share a context, because they share a package; each of the lab's is by itself.
+            context = catalog.root / "images" if folder == "images" else path.parent
+            for source in copied(path):
+                if not (context / source).exists():
+                    yield path, (), f"copies {source}, which is not there; correct it"
+            if folder == "images" and "PATH" not in _environment(list(instructions(path))):
+                yield path, (), "sets no PATH; put /opt/app/bin first, Tasks start `python`"
 
 
 @rule("image-complete")
@@ -78,9 +82,9 @@ def complete_images(catalog: Catalog) -> Iterable[Place]:
         if not path.exists():
             yield doc, (*keys, "image"), f"images/{family} has no Containerfile; write it"
             continue
-        copied = _copied(path)
+        held = set(copied(path))
         for module in sorted(closure(images, str(command[-1]))):
             file = module_path(images, module)
             parts = file.relative_to(images) if file else Path(module)
-            if not {part.as_posix() for part in (parts, *parts.parents)} & copied:
+            if not {part.as_posix() for part in (parts, *parts.parents)} & held:
                 yield path, (), f"does not copy {parts}, which {command[-1]} imports; add it to COPY"

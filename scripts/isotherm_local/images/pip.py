@@ -1,0 +1,55 @@
+"""Hand pip's settings of this machine to a build: index, certificates and local wheels, as read-only volumes.
+
+A volume is seen by the build's commands and is not part of any layer, so an image names neither an index nor a
+certificate of the machine that built it.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+# Where every pip looks for settings of the whole machine; and where the volumes with files that they name lie.
+CONFIG_DIR = "/etc/xdg/pip"
+WHEELS_DIR = "/mnt/wheels"
+_TAKEN = ("index-url", "extra-index-url", "trusted-host", "proxy", "default-timeout", "timeout", "retries")
+
+
+def _settings() -> dict[str, str]:
+    """Read pip's settings on this machine, those of the environment above those of files."""
+    found: dict[str, str] = {}
+    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    lines = sorted(done.stdout.splitlines(), key=lambda line: line.startswith(":env:"))
+    for line in lines:
+        name, equals, value = line.partition("=")
+        if equals:
+            # pip prints a value as Python would: quoted, a list's lines joined by \n.
+            found[name.rpartition(".")[2]] = value.strip().strip("'\"").replace("\\n", "\n")
+    return found
+
+
+@contextmanager
+def volumes(cache: Path, wheels: Path) -> Iterator[list[str]]:
+    """Give the volumes of a build; the settings are gone afterwards."""
+    settings = _settings()
+    config = configparser.RawConfigParser()
+    config["global"] = {name: settings[name] for name in _TAKEN if settings.get(name)}
+    mounts = []
+    with TemporaryDirectory(dir=cache, prefix="pip-settings.") as place:
+        certificates = settings.get("cert") or os.environ.get("SSL_CERT_FILE")
+        if certificates and Path(certificates).is_file():
+            shutil.copyfile(certificates, Path(place) / "ca.crt")
+            config["global"]["cert"] = f"{CONFIG_DIR}/ca.crt"
+        if wheels.is_dir():
+            config["global"]["find-links"] = WHEELS_DIR
+            mounts.append(f"{wheels.resolve()}:{WHEELS_DIR}:ro")
+        with (Path(place) / "pip.conf").open("w", encoding="utf-8") as file:
+            config.write(file)
+        yield [f"{place}:{CONFIG_DIR}:ro", *mounts]
