@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
 import logging.handlers
 import signal
@@ -100,7 +101,7 @@ class ClusterRouter(RouterController):
         body = body | {"metadata": {"resourceVersion": metadata["resourceVersion"]}}
         arguments = (group, version, namespace, plural, name, body)
         try:
-            await asyncio.to_thread(call, *arguments, _request_timeout=WRITE_SECONDS)
+            await asyncio.to_thread(functools.partial(call, *arguments, _request_timeout=WRITE_SECONDS))
         except ApiException as error:
             if error.status in (404, 409):  # deleted or changed meanwhile: the watch tells, and it is judged anew
                 return

@@ -91,7 +91,7 @@ class Router:
         raise NotImplementedError
 
     def endpoints(self, service: str, *ports: int) -> None:
-        """Declare the ready endpoints of a Service, one slice each as their ports differ; further slices are emptied."""
+        """Declare the ready endpoints of a Service, one slice each as their ports differ; other slices are emptied."""
         ready = [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}]
         spec = {"selector": {"app": service}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
         self.put("services", named(service, spec=spec))
