@@ -78,6 +78,11 @@ def _check_route(route: Object) -> list[Cause]:
     return causes
 
 
+def generated_host(metadata: Mapping[str, Any], domain: str = "localhost") -> str:
+    """Make the host of a Route that names none."""
+    return f"{metadata['name']}-{metadata['namespace']}.apps.{domain}"
+
+
 def _default_route(route: Object) -> None:
     spec, metadata = route["spec"], route["metadata"]
     for backend in [spec["to"], *(spec.get("alternateBackends") or [])]:
@@ -86,7 +91,7 @@ def _default_route(route: Object) -> None:
             backend["weight"] = 100
     spec.setdefault("wildcardPolicy", "None")
     if not spec.get("host"):
-        spec["host"] = f"{metadata['name']}-{metadata['namespace']}.apps.localhost"
+        spec["host"] = generated_host(metadata)
 
 
 def _check_service(service: Object) -> list[Cause]:

@@ -16,12 +16,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def port_is_free(port: int) -> bool:
-    """Tell whether a server may listen on a loopback port."""
+def port_is_free(port: int, address: str = "127.0.0.1") -> bool:
+    """Tell whether a server may listen on a port of this machine's."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError:
             return False
         return True

@@ -1,26 +1,22 @@
 """The OpenShift router's weight rules: which share of a Route's requests each Service really gets.
 
-Pure functions, no I/O. Source: openshift/router, pkg/router/template/router.go (`getServiceUnitWeight`,
-`calculateServiceWeights`) and haproxy-config.template (`balance`, `cookie`), as of 2026.
+Pure functions, no I/O; the arithmetic itself is `isotherm.deploy.weights`. Source: openshift/router,
+pkg/router/template/router.go (`getServiceUnitWeight`) and haproxy-config.template (`balance`, `cookie`), as of 2026.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-MAX_WEIGHT = 256
+from isotherm.contract import ANNOTATION_DISABLE_COOKIES
+from isotherm.deploy import weights as arithmetic
+
+MAX_WEIGHT = arithmetic.LARGEST
 ANNOTATION_BALANCE = "haproxy.router.openshift.io/balance"
-ANNOTATION_DISABLE_COOKIES = "haproxy.router.openshift.io/disable_cookies"
 ANNOTATION_COOKIE_NAME = "router.openshift.io/cookie_name"
 ALGORITHMS = ("roundrobin", "leastconn", "source", "random")
 _TRUE = ("1", "t", "true")
-
-
-def _float32(value: float) -> float:
-    """Round to single precision, in which the router computes."""
-    return ctypes.c_float(value).value
 
 
 def clamp(weight: int | None) -> int:
@@ -34,21 +30,17 @@ def route_weights(spec: Mapping[str, Any]) -> dict[str, int]:
     return {backend["name"]: clamp(backend.get("weight")) for backend in backends}
 
 
+def _clamped(weights: Mapping[str, int]) -> dict[str, int]:
+    return {name: clamp(weight) for name, weight in weights.items()}
+
+
 def endpoint_weights(weights: Mapping[str, int], endpoints: Mapping[str, int]) -> dict[str, int]:
     """Compute the weight that HAProxy gives to every single endpoint of each Service (0..256).
 
     `weights` are the Route's (clamped here), `endpoints` the number of ready endpoints by Service. A Service without
-    endpoints is left out, so its share goes to the others. One active Service: its endpoints weigh 1. Several:
-    weight / endpoints, scaled so that the largest is 256, truncated, and at least 1 where the weight is not 0.
+    endpoints is left out, so its share goes to the others.
     """
-    clamped = {name: clamp(weight) for name, weight in weights.items()}
-    served = {name: weight for name, weight in clamped.items() if endpoints.get(name, 0) > 0}
-    if sum(weight > 0 for weight in served.values()) == 1:
-        return {name: int(weight > 0) for name, weight in served.items()}
-    per_endpoint = {name: _float32(weight / endpoints[name]) for name, weight in served.items()}
-    largest = max(per_endpoint.values(), default=0.0)
-    scale = _float32(MAX_WEIGHT / largest) if largest > 0 else 0.0
-    return {name: max(int(_float32(share * scale)), int(share > 0)) for name, share in per_endpoint.items()}
+    return arithmetic.endpoint_weights(_clamped(weights), endpoints)
 
 
 def achieved_share(weights: Mapping[str, int], endpoints: Mapping[str, int]) -> dict[str, float]:
@@ -56,9 +48,7 @@ def achieved_share(weights: Mapping[str, int], endpoints: Mapping[str, int]) -> 
 
     All shares are 0 where the router answers 503: no endpoints, or all weights 0.
     """
-    each = endpoint_weights(weights, endpoints)
-    total = sum(weight * endpoints[name] for name, weight in each.items())
-    return {name: each.get(name, 0) * endpoints.get(name, 0) / total if total else 0.0 for name in weights}
+    return arithmetic.expected_shares(_clamped(weights), endpoints)
 
 
 def balance(weights: Mapping[str, int], annotations: Mapping[str, str]) -> str:

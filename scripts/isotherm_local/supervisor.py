@@ -172,8 +172,8 @@ async def _serve(settings: Settings, children: Children) -> None:
     import uvicorn
 
     from isotherm_local.api import create_app
-    from isotherm_local.haproxy import RouterController
     from isotherm_local.kserve import Controller
+    from isotherm_local.routing import StoreRouter
     from isotherm_local.store import Store
 
     class Server(uvicorn.Server):
@@ -184,7 +184,7 @@ async def _serve(settings: Settings, children: Children) -> None:
             yield
 
     store = Store(settings.state / "api")
-    router = RouterController(store, settings, children)
+    router = StoreRouter(store, settings, children)
     kserve = Controller(store, settings, children)
     kserve.reconcile()  # nothing that an earlier life called ready is shown as such
 
