@@ -24,7 +24,13 @@ lint:  ## Check the code and the catalog (ruff, mypy, yamllint, the catalog's ow
 	@$(PYTHON) scripts/setup.py test
 	@$(DEV)/ruff check . && $(DEV)/ruff format --check . && $(DEV)/mypy && $(DEV)/python -m isotherm_local lint
 
-<<<<<<< HEAD
+images:  ## Build the images with buildah, podman or docker and print their sizes (ARGS="--archives DIR", "--help")
+	@PYTHONPATH=images:scripts $(PYTHON) -m isotherm_local.images $(ARGS)
+
+test-images:  ## Build the images, then run every program in its own: any UID, read-only root, no network (needs root and runc)
+	@$(PYTHON) scripts/setup.py test
+	@$(DEV)/python -m pytest -q tests/images
+
 lab:  ## Start a real one-node Kubernetes with Tekton, KServe, MLflow, S3 and a router on this machine (root; Linux)
 	@$(PYTHON) scripts/setup.py test
 	@$(LAB) up $(PARTS)
@@ -34,14 +40,6 @@ lab-down:  ## Stop the lab: nothing of it stays running, mounted or routed
 
 lab-status:  ## Tell which parts of the lab are up, since when, and where their logs are
 	@$(LAB) status
-=======
-images:  ## Build the images with buildah, podman or docker and print their sizes (ARGS="--archives DIR", "--help")
-	@PYTHONPATH=images:scripts $(PYTHON) -m isotherm_local.images $(ARGS)
-
-test-images:  ## Build the images, then run every program in its own: any UID, read-only root, no network (needs root and runc)
-	@$(PYTHON) scripts/setup.py test
-	@$(DEV)/python -m pytest -q tests/images
->>>>>>> images
 
 bench-local:  ## Measure every bar of the local target and write build/bench/local.json
 	@$(PYTHON) scripts/setup.py test
