@@ -23,7 +23,7 @@ def start(lab: Lab) -> None:
         str(golang.binary(lab, "kubernetes", "kube-controller-manager")), f"--kubeconfig={lab.kubeconfig}",
         f"--service-account-private-key-file={lab.pki}/sa.key", f"--root-ca-file={lab.pki}/ca.crt",
         f"--cluster-signing-cert-file={lab.pki}/ca.crt", f"--cluster-signing-key-file={lab.pki}/ca.key",
-        "--use-service-account-credentials", "--enable-hostpath-provisioner", "--leader-elect=false",
+        "--use-service-account-credentials", "--leader-elect=false",
         f"--cluster-cidr={POD_NETWORK}",
     ]  # fmt: skip
     daemons.start(lab, "kube-controller-manager", manager, env=ENV)

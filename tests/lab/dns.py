@@ -58,13 +58,12 @@ def _deployment() -> Object:
 
 
 def start(lab: Lab) -> None:
-    """CoreDNS with its Service, and a default StorageClass (the controller-manager's host paths)."""
+    """CoreDNS with its Service, and the namespace of the node's own services."""
     images.import_modules(lab, "coredns")
     core = {"apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": ["list", "watch"]}
     slices = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
     udp = {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 5353}
     tcp = {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 5353}
-    default = {"storageclass.kubernetes.io/is-default-class": "true"}
     lab.apply(
         [
             *rbac("coredns", [core, slices]),
@@ -80,12 +79,6 @@ def start(lab: Lab) -> None:
                 "kind": "Service",
                 "metadata": {"name": "kube-dns", "namespace": "kube-system"},
                 "spec": {"clusterIP": DNS_IP, "selector": LABELS, "ports": [udp, tcp]},
-            },
-            {
-                "apiVersion": "storage.k8s.io/v1",
-                "kind": "StorageClass",
-                "metadata": {"name": "hostpath", "annotations": default},
-                "provisioner": "kubernetes.io/host-path",
             },
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
         ]

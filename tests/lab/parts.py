@@ -15,6 +15,7 @@ from lab import (
     routes,
     storage,
     tekton,
+    volumes,
     watching,
 )
 from lab.part import LabError, Part
@@ -25,6 +26,7 @@ _ALL = (
     catalog_images.PART,
     control_plane.PART,
     node.KUBELET,
+    volumes.PART,
     dns.PART,
     tekton.PIPELINES,
     kserve.PART,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from lab import catalog_images, golang, images, manifests
@@ -12,14 +13,17 @@ RESOLVERS = "tekton-pipelines-resolvers"
 SHELL = catalog_images.BASE  # Tekton's own init container for `script` and volumes needs a shell
 # Beyond Tekton's defaults; the catalog itself needs only the first.
 FLAGS = {"set-security-context": "true", "enable-cel-in-whenexpression": "true", "enable-param-enum": "true"}
+# What OpenShift's restricted-v2 SCC does to every pod: a UID of the namespace's range, group 0, a group for its volumes.
+POD_TEMPLATE = {"securityContext": {"runAsUser": 1000680000, "runAsGroup": 0, "fsGroup": 1000680000}}
+SETTINGS = {"feature-flags": FLAGS, "config-defaults": {"default-pod-template": json.dumps(POD_TEMPLATE)}}
 
 
 def _adapt(item: Object, version: str) -> Object:
     item = manifests.small(manifests.tekton(item, version))
     if item["kind"] == "ConfigMap":
         item.get("data", {}).pop("_example", None)
-        if item["metadata"]["name"] == "feature-flags" and item["metadata"]["namespace"] == NAMESPACE:
-            item["data"] |= FLAGS
+        if item["metadata"]["namespace"] == NAMESPACE:
+            item["data"] = item.get("data", {}) | SETTINGS.get(item["metadata"]["name"], {})
     if item["kind"] == "Deployment" and item["metadata"]["name"] == "tekton-pipelines-controller":
         arguments = item["spec"]["template"]["spec"]["containers"][0]["args"]
         arguments[arguments.index("-shell-image") + 1] = SHELL

@@ -6,49 +6,70 @@ Pods are found by the annotations `prometheus.io/scrape, path, port` of requirem
 
 from __future__ import annotations
 
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
 import yaml
 
+from isotherm import tekton
 from lab import daemons, storage
 from lab.dns import external
-from lab.part import NODE_IP, Lab, Object, Part
+from lab.part import CHECKOUT, NODE_IP, Lab, Object, Part
 
 PROMETHEUS_PORT = 9090
 ALERTMANAGER_PORT = 9093
 
 
-def _pods(lab: Lab) -> Object:
-    source = "__meta_kubernetes_pod_annotation_prometheus_io_"
-    return {
-        "job_name": "pods",
-        "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(lab.kubeconfig)}],
-        "relabel_configs": [
-            {"source_labels": [f"{source}scrape"], "action": "keep", "regex": "true"},
-            {
-                "source_labels": [f"{source}path"],
-                "action": "replace",
-                "target_label": "__metrics_path__",
-                "regex": "(.+)",
-            },
-            {
-                "source_labels": ["__meta_kubernetes_pod_ip", f"{source}port"],
-                "separator": ":",
-                "target_label": "__address__",
-            },
-            {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-            {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
-        ],
-    }
+def targets(pods: list[Any]) -> list[Object]:
+    """Prometheus' own form of targets for the pods that ask to be scraped and have an address."""
+    found = []
+    for pod in pods:
+        notes = pod.metadata.annotations or {}
+        if notes.get("prometheus.io/scrape") != "true" or not pod.status.pod_ip or pod.status.phase != "Running":
+            continue
+        labels = {"namespace": pod.metadata.namespace, "pod": pod.metadata.name}
+        labels["__metrics_path__"] = notes.get("prometheus.io/path", "/metrics")
+        for label in ("serving.kserve.io/inferenceservice", "app"):
+            if label in (pod.metadata.labels or {}):
+                labels[label.rpartition("/")[2]] = pod.metadata.labels[label]
+        found.append({"targets": [f"{pod.status.pod_ip}:{notes.get('prometheus.io/port', '8080')}"], "labels": labels})
+    return found
+
+
+def discover(kubeconfig: str, file: Path) -> None:
+    """Keep `file` (for file_sd_configs) in step with the cluster's pods; Debian's Prometheus cannot ask a cluster."""
+    from kubernetes import client, config
+    from urllib3.exceptions import HTTPError
+
+    config.load_kube_config(kubeconfig)
+    core, written = client.CoreV1Api(), ""
+    while True:
+        try:
+            text = json.dumps(targets(core.list_pod_for_all_namespaces().items), indent=2)
+        except (client.ApiException, HTTPError) as error:
+            print(f"targets: {' '.join(str(error).split())[:300]}", flush=True)
+        else:
+            if text != written:
+                tekton.write_atomic(file, text)
+                written = text
+        time.sleep(2)
 
 
 def start_prometheus(lab: Lab) -> None:
     """Prometheus with a scrape interval of 5 s."""
-    config = lab.folder("etc") / "prometheus.yaml"
+    config, found = lab.folder("etc") / "prometheus.yaml", lab.folder("targets") / "pods.json"
+    path = ":".join(str(CHECKOUT / folder) for folder in ("tests", "scripts", "images"))
+    command = [sys.executable, "-m", "lab.watching", str(lab.kubeconfig), str(found)]
+    daemons.start(lab, "targets", command, env={"PYTHONPATH": path})
     alertmanagers = [{"static_configs": [{"targets": [f"{NODE_IP}:{ALERTMANAGER_PORT}"]}]}]
     settings = {
         "global": {"scrape_interval": "5s", "evaluation_interval": "5s"},
         "rule_files": [str(lab.folder("rules") / "*.yaml")],
         "alerting": {"alertmanagers": alertmanagers},
-        "scrape_configs": [_pods(lab)],
+        "scrape_configs": [{"job_name": "pods", "file_sd_configs": [{"files": [str(found)]}]}],
     }
     config.write_text(yaml.safe_dump(settings))
     command = [
@@ -74,6 +95,7 @@ def start_alertmanager(lab: Lab) -> None:
 
 def prometheus_ready(lab: Lab) -> str:
     """Its own readiness page."""
+    daemons.require(lab, "targets")
     daemons.require(lab, "prometheus")
     return storage.http_answers(f"http://{NODE_IP}:{PROMETHEUS_PORT}/-/ready")
 
@@ -84,11 +106,19 @@ def alertmanager_ready(lab: Lab) -> str:
     return storage.http_answers(f"http://{NODE_IP}:{ALERTMANAGER_PORT}/-/ready")
 
 
+def _stop_prometheus(lab: Lab) -> None:
+    daemons.stop(lab, "prometheus")
+    daemons.stop(lab, "targets")
+
+
 PROMETHEUS = Part(
-    "prometheus", start_prometheus, prometheus_ready, lambda lab: daemons.stop(lab, "prometheus"), needs=("dns",),
+    "prometheus", start_prometheus, prometheus_ready, _stop_prometheus, needs=("dns",),
     packages={"prometheus": "prometheus"}, log="prometheus",
 )  # fmt: skip
 ALERTMANAGER = Part(
     "alertmanager", start_alertmanager, alertmanager_ready, lambda lab: daemons.stop(lab, "alertmanager"),
     needs=("dns",), packages={"prometheus-alertmanager": "prometheus-alertmanager"}, log="alertmanager",
 )  # fmt: skip
+
+if __name__ == "__main__":
+    discover(sys.argv[1], Path(sys.argv[2]))
