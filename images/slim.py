@@ -29,7 +29,9 @@ def drop(folder: Path) -> None:
                 shutil.rmtree(Path(parent, name))
             folders[:] = [name for name in folders if name not in DROPPED_FOLDERS]
     for tool in folder.glob("lib/python*/site-packages/torch/bin/*"):
-        if tool.name not in KEPT_TOOLS:
+        if tool.is_dir():
+            shutil.rmtree(tool)
+        elif tool.name not in KEPT_TOOLS:
             tool.unlink()
 
 

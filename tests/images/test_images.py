@@ -1,0 +1,211 @@
+"""Every image does its work as an arbitrary user on a read-only root without a network, and holds nothing it must not."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from oci_container import GID, UID, Image, open_to_all
+
+from isotherm_local.images import layout
+from isotherm_local.lint.model import Catalog
+from isotherm_local.lint.source import closure
+from isotherm_local.lint.steps import steps
+
+ROOT = Path(__file__).resolve().parents[2]
+FAMILIES = ("data", "ops", "pinn-api", "pinn-trainer")
+LAB = ("base", "storage-initializer")
+Images = Callable[[str], Image]
+# What no Task starts: the predictor, and the programs for people.
+OTHERS = {
+    "pinn-api": ["isotherm.predictor.serve"],
+    "data": ["isotherm.data.generate", "isotherm.data.infrared", "isotherm.data.publish"],
+    "pinn-trainer": ["isotherm.pinn.hardware"],
+}
+IDENTITY = """
+import json, os, pathlib
+def writes(place):
+    try:
+        with open(f"{place}/.probe", "w"):
+            return True
+    except OSError as error:
+        return error.strerror
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(json.dumps({
+    "uid": os.getuid(), "gid": os.getgid(), "capabilities": int(status["CapBnd"], 16) | int(status["CapEff"], 16),
+    "no_new_privs": int(status["NoNewPrivs"]), "home": writes(pathlib.Path.home()), "tmp": writes("/tmp"),
+    "root": writes("/"), "venv": writes("/opt") , "var": writes("/var/tmp"), "interfaces": sorted(os.listdir("/proc/self/net/dev_snmp6") if os.path.exists("/proc/self/net/dev_snmp6") else []),
+}))
+"""
+
+
+def _programs() -> list[tuple[str, str]]:
+    found = {(name, module) for name, modules in OTHERS.items() for module in modules}
+    for _, _, step in steps(Catalog(ROOT)):
+        found.add((step["image"].rpartition("/")[2].partition(":")[0], step["command"][2]))
+    return sorted(found)
+
+
+def _third_party(module: str) -> Iterator[str]:
+    """Name the packages that a program imports anywhere, also inside functions."""
+    for source in closure(ROOT / "images", module).values():
+        for node in source.nodes:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            yield from (name for name in names if name.split(".")[0] not in {*sys.stdlib_module_names, "isotherm"})
+
+
+@pytest.mark.parametrize(("family", "module"), _programs())
+def test_program_explains_itself(image: Images, family: str, module: str) -> None:
+    done = image(family).run(["python", "-m", module, "--help"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_image_holds_every_package_that_its_programs_import(image: Images, family: str) -> None:
+    wanted = {name for owner, module in _programs() if owner == family for name in _third_party(module)}
+    # Shared modules also reach for what only another image has, where that image's program calls them.
+    code = f"""
+import importlib, json
+missing = {{}}
+for name in {sorted(wanted)}:
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        missing[name] = repr(error)
+print(json.dumps(missing))
+"""
+    done = image(family).python(code)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {}
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *LAB])
+def test_container_is_as_confined_as_the_other_tests_assume(image: Images, family: str) -> None:
+    done = image(family).run(["python" if family in FAMILIES else "python3", "-c", IDENTITY])
+    assert done.returncode == 0, done.stderr
+    read_only = "Read-only file system"
+    found = json.loads(done.stdout)
+    assert found.pop("interfaces") in ([], ["lo"])
+    assert found == {
+        "uid": UID, "gid": GID, "capabilities": 0, "no_new_privs": 1, "home": True, "tmp": True,
+        "root": read_only, "venv": read_only, "var": read_only,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *LAB])
+def test_image_holds_no_pip_no_cache_and_nothing_of_the_machine_that_built_it(image: Images, family: str) -> None:
+    root = image(family).root
+    packages = root / "opt/app"
+    assert not [*packages.glob("bin/pip*"), *packages.glob("lib/python*/site-packages/pip")]
+    assert not (root / "opt/pip").exists()
+    for place in (
+        "root/.cache",
+        "home/isotherm/.cache",
+        "var/cache/apt",
+        "var/lib/apt/lists",
+        "etc/xdg/pip",
+        "mnt/wheels",
+    ):
+        assert not [file for file in (root / place).rglob("*") if file.is_file()], place
+    assert not (root / "etc/pip.conf").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_module_is_compiled(image: Images, family: str) -> None:
+    # What cannot be written at run time would be compiled again at every start.
+    done = image(family).python(
+        "import yaml, numpy, isotherm.contract as c; print(yaml.__cached__, numpy.__cached__, c.__cached__)"
+    )
+    assert done.returncode == 0, done.stderr
+    root = image(family).root
+    assert all((root / path.lstrip("/")).exists() for path in done.stdout.split())
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *LAB])
+def test_image_says_what_it_is(image: Images, built: dict[str, layout.Built], family: str) -> None:
+    config = image(family).config
+    assert config["User"] == "1001"
+    assert layout.LABEL in config["Labels"]
+    assert built[family].reference == f"docker.io/isotherm/{family}:0.1.0"
+    if family in FAMILIES:
+        assert f"ISOTHERM_GIT_SHA={built[family].git_sha}" in config["Env"]
+
+
+def test_predictor_holds_neither_torch_nor_mlflow(image: Images) -> None:
+    names = {path.name for path in image("pinn-api").root.glob("opt/app/lib/python*/site-packages/*")}
+    assert "onnxruntime" in names
+    assert not names & {"torch", "mlflow", "dvc"}
+
+
+def test_trainer_holds_no_cuda(image: Images) -> None:
+    site = next(image("pinn-trainer").root.glob("opt/app/lib/python*/site-packages"))
+    assert not [*site.glob("nvidia*"), *site.glob("triton*"), *site.glob("torch/lib/*cuda*")]
+
+
+def test_data_image_measures_and_trainer_learns_and_exports(image: Images, tmp_path: Path) -> None:
+    """The shortest training exercises what --help does not import: torch, its export, ONNX Runtime, the plots."""
+    open_to_all(tmp_path)
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    # A volume under OpenShift belongs to a group of the pod; here the image's own group 0 may write it.
+    os.chown(volume, 0, GID)
+    volume.chmod(0o2770)
+    mounts = [(volume, "/workspace", "rw")]
+    made = image("data").run(
+        ["python", "-m", "isotherm.data.generate", "heatinv", "/workspace/data", "--points", "300"], mounts=mounts
+    )
+    assert made.returncode == 0, made.stderr
+    place = ["--model-dir", "/workspace/model", "--reports-dir", "/workspace/reports"]
+    trained = image("pinn-trainer").run(
+        ["python", "/app/train.py", "--data", "/workspace/data", "--epochs", "2", "--restarts", "1", *place],
+        mounts=mounts,
+    )
+    assert trained.returncode == 0, trained.stderr + trained.stdout
+    assert list(volume.glob("model/**/model.onnx"))
+
+
+def test_data_image_has_git_dvc_and_an_ssh_that_takes_a_user_without_a_name(image: Images) -> None:
+    for command in (["git", "--version"], ["python", "-m", "dvc", "version"]):
+        done = image("data").run(command)
+        assert done.returncode == 0, (command, done.stderr)
+    refused = image("data").run(["ssh", "-o", "BatchMode=yes", "git@127.0.0.1"])
+    assert "No user exists" not in refused.stderr
+    assert "connect to host 127.0.0.1" in refused.stderr
+
+
+def test_storage_initializer_copies_a_model(image: Images, tmp_path: Path) -> None:
+    open_to_all(tmp_path)
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "model.onnx").write_text("a model")
+    entry = image("storage-initializer").config["Entrypoint"]
+    assert entry == ["/storage-initializer/scripts/initializer-entrypoint"]
+    target = tmp_path / "target"
+    target.mkdir()
+    target.chmod(0o777)
+    mounts = [(source, "/mnt/source", "ro"), (target, "/mnt/models", "rw")]
+    done = image("storage-initializer").run([*entry, "file:///mnt/source", "/mnt/models"], mounts=mounts)
+    assert done.returncode == 0, done.stderr
+    assert (target / "model.onnx").read_text() == "a model"
+    assert image("storage-initializer").run(entry).returncode == 2
+
+
+def test_storage_initializer_fails_where_the_store_does_not_answer(image: Images) -> None:
+    variables = [
+        "AWS_ACCESS_KEY_ID=nobody",
+        "AWS_SECRET_ACCESS_KEY=nothing",
+        "AWS_ENDPOINT_URL=http://127.0.0.1:9",
+        "AWS_MAX_ATTEMPTS=1",
+    ]
+    entry = image("storage-initializer").config["Entrypoint"]
+    done = image("storage-initializer").run([*entry, "s3://models/one", "/tmp/models"], env=variables)
+    assert done.returncode == 1
+    assert "error:" in done.stderr
