@@ -13,7 +13,7 @@ import yaml
 from isotherm.tekton import BadInput
 from isotherm_local.runner import fields
 from isotherm_local.runner.documents import Document, load
-from isotherm_local.runner.fields import TYPES, Treatment
+from isotherm_local.runner.field_table import TYPES, Treatment
 
 _EXAMPLE: dict[str, Any] = {
     "text": "x", "bool": True, "int": 1, "duration": "1m", "value": "x", "any": {}, "texts": ["x"],
@@ -27,7 +27,8 @@ _IN_TEKTON = {
     "TaskWorkspace": "v1.WorkspacePipelineTaskBinding", "When": "v1.WhenExpression", "TaskRef": "v1.TaskRef",
     "PipelineRef": "v1.PipelineRef", "PipelineRunSpec": "v1.PipelineRunSpec", "Timeouts": "v1.TimeoutFields",
     "TaskRunOverride": "v1.PipelineTaskRunSpec", "WorkspaceBinding": "v1.WorkspaceBinding",
-    "TaskRunSpec": "v1.TaskRunSpec", "PropertySpec": "v1.PropertySpec",
+    "TaskRunSpec": "v1.TaskRunSpec", "PropertySpec": "v1.PropertySpec", "Matrix": "v1.Matrix",
+    "IncludeParams": "v1.IncludeParams",
 }  # fmt: skip
 
 
@@ -113,10 +114,10 @@ def test_an_unknown_field_is_named_with_its_path(body: dict[str, Any], message: 
 def test_a_field_stands_on_the_line_that_is_named(tmp_path: Path) -> None:
     file = tmp_path / "task.yaml"
     file.write_text(
-        "apiVersion: tekton.dev/v1\nkind: Task\nspec:\n  steps:\n    - name: a\n      script: |\n        echo\n"
+        "apiVersion: tekton.dev/v1\nkind: Task\nspec:\n  steps:\n    - name: a\n      ref:\n        name: x\n"
     )
     (problem,) = fields.check(load(file)[0])
-    assert "task.yaml:6: spec.steps[0].script is refused" in problem
+    assert "task.yaml:6: spec.steps[0].ref is refused" in problem
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from isotherm.tekton import BadInput
-from isotherm_local.runner import fields, specs
+from isotherm_local.runner import fields, matrix, specs
 from isotherm_local.runner.documents import Catalog, Document
 from isotherm_local.runner.specs import Binding, PipelineSpec, PipelineTask, RunSpec, Source, TaskSpec, Timeouts
 
@@ -69,6 +68,8 @@ def _pipeline_task(item: Mapping[str, Any], final: bool, catalog: Catalog, sourc
         final=final,
         embedded=item.get("taskSpec") is not None,
         source=source,
+        matrix=matrix.parse(item.get("matrix"), source / "matrix"),
+        on_error=specs.on_error(item, source),
     )
 
 
@@ -184,9 +185,3 @@ def _of_task_run(body: Mapping[str, Any], catalog: Catalog, source: Source) -> P
         source=source,
     )
     return PipelineSpec(name="", params={}, workspaces=task.workspaces, tasks=(only,), results={}, source=source)
-
-
-def child_name(parent: str, name: str) -> str:
-    """Name a TaskRun `parent-name`, shortened with a digest beyond Kubernetes' 63 characters."""
-    full = f"{parent}-{name}"
-    return full if len(full) <= 63 else f"{full[:30]}{hashlib.md5(full.encode(), usedforsecurity=False).hexdigest()}"

@@ -62,6 +62,27 @@ def check(binding: Binding, namespace: Namespace) -> None:
         )
 
 
+def check_read_only(task: PipelineTask, bindings: Mapping[str, Binding]) -> None:
+    """Refuse a readOnly workspace in a folder that the same Task may write: only a mount can tell them apart."""
+    places = {
+        name: (bindings[outer], PurePosixPath(bindings[outer].sub_path, inner))
+        for name, (outer, inner) in task.workspaces.items()
+        if outer in bindings
+    }
+    for name, (binding, path) in places.items():
+        if not task.task.workspaces[name].read_only or binding.kind == "emptyDir":
+            continue
+        for other, (another, beside) in places.items():
+            same = (binding.kind, binding.target or binding.name) == (another.kind, another.target or another.name)
+            inside = path.is_relative_to(beside) or beside.is_relative_to(path)
+            if same and inside and not task.task.workspaces[other].read_only:
+                raise task.source.refuse(
+                    "workspaces",
+                    problem=f": {name} is readOnly in a folder that the Task may write as {other}",
+                    remedy="give them different subPaths: a process cannot mount",
+                )
+
+
 def _root(binding: Binding, place: Place) -> tuple[Path, str]:
     if binding.kind == "persistentVolumeClaim":
         return place.namespace.claims / binding.target, binding.target
