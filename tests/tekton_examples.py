@@ -1,7 +1,7 @@
 """Tekton's own example runs: where they are, and what `tests/local/tekton_examples.yaml` says of each.
 
-An entry of `runs` says how a run ends wherever it runs; one of `refused` says why the local runner refuses it.
-`documents` is what to create on a cluster for an entry; the local runner gets the same in one file.
+An entry of `runs` says how a run ends wherever it runs, one of `differs` how it ends here only, one of `refused` why
+the local runner refuses it. `documents` is what to create on a cluster for an entry; the local runner gets the same in one file.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ RUNS = ("PipelineRun", "TaskRun")
 class Example:
     """One run: `path` below `examples/v1`, and which one it is where the file has several (its name or generateName).
 
-    `results` are the run's own (a Pipeline's, or a TaskRun's where listed), `skipped` the Tasks with Tekton's reasons;
-    `varying` names results whose values differ from run to run. `refused` is a part of the runner's refusal.
+    `results` are the run's own, `skipped` the Tasks with Tekton's reasons; with `varying` results are not compared.
+    `refused` is a part of the runner's refusal; `everywhere` tells whether a cluster ends the run in the same way.
     """
 
     path: str
@@ -37,6 +37,7 @@ class Example:
     needs: tuple[str, ...] = ()
     note: str = ""
     refused: str = ""
+    everywhere: bool = True
 
     @property
     def name(self) -> str:
@@ -67,8 +68,12 @@ def module() -> Path:
 
 
 def examples() -> list[Example]:
-    """Read the list: runs first, refusals after them."""
+    """Read the list: runs first, then those that differ here, then refusals."""
     body = yaml.safe_load(LIST.read_text())
-    runs = [Example(**{**one, "varying": tuple(one.get("varying", ())), "needs": tuple(one.get("needs", ()))})
-            for one in body["runs"]]  # fmt: skip
-    return [*runs, *(Example(**one) for one in body["refused"])]
+    return [
+        Example(
+            **{**one, **{key: tuple(one.get(key, ())) for key in ("varying", "needs")}, "everywhere": section == "runs"}
+        )
+        for section in ("runs", "differs", "refused")
+        for one in body[section]
+    ]

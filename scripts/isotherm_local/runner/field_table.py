@@ -188,7 +188,7 @@ TYPES: dict[str, dict[str, Field]] = {
     "WorkspaceDeclaration": {
         "name": _honoured(),
         "description": _inert(),
-        "mountPath": _refused("programs read $(workspaces.NAME.path)"),
+        "mountPath": _honoured("text", "where a text of a step names it, the real folder is put in its place"),
         "readOnly": _honoured("bool", "a Task that changed it fails, unless another Task of the run may write there"),
         "optional": _honoured("bool"),
     },
@@ -275,13 +275,14 @@ TYPES: dict[str, dict[str, Field]] = {
     "ConfigMapSource": {
         "name": _honoured(),
         "defaultMode": _inert(),
-        "items": _refused("all keys are files"),
+        "items": _honoured("[]KeyToPath"),
         "optional": _refused("leave it out instead"),
     },
+    "KeyToPath": {"key": _honoured(), "path": _honoured(), "mode": _inert()},
     "SecretSource": {
         "secretName": _honoured(),
         "defaultMode": _inert("files have mode 0600"),
-        "items": _refused("all keys are files"),
+        "items": _honoured("[]KeyToPath"),
         "optional": _refused("leave it out instead"),
     },
     "TaskRunSpec": {

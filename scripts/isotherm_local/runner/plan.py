@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from isotherm.tekton import BadInput
-from isotherm_local.runner import checks, fields, graph, matrix, propagation, resolve, step_checks, workspaces
+from isotherm_local.runner import (
+    checks,
+    companions,
+    fields,
+    graph,
+    matrix,
+    propagation,
+    resolve,
+    step_checks,
+    workspaces,
+)
+from isotherm_local.runner.companions import Companion
 from isotherm_local.runner.documents import Catalog, Document, load, shown
 from isotherm_local.runner.record import Namespace
 from isotherm_local.runner.specs import ParamSpec, PipelineSpec, PipelineTask, RunSpec
@@ -50,6 +61,7 @@ class Plan:
     params: Mapping[str, Value]
     variables: Variables
     without_effect: list[str]
+    beside: Sequence[Companion] = ()
 
     @property
     def written(self) -> frozenset[str]:
@@ -154,14 +166,16 @@ def _values(
     return _defaults(declared, given)
 
 
-def _check_bindings(document: Document, pipeline: PipelineSpec, run: RunSpec, namespace: Namespace) -> None:
+def _check_bindings(
+    document: Document, pipeline: PipelineSpec, run: RunSpec, namespace: Namespace, beside: Sequence[Companion]
+) -> None:
     for binding in run.bindings.values():
         if binding.name not in pipeline.workspaces:
             known = ", ".join(pipeline.workspaces) or "none"
             raise binding.source.refuse(
                 problem=f": nothing declares workspace {binding.name}", remedy=f"there are: {known}"
             )
-        workspaces.check(binding, namespace)
+        workspaces.check(binding, namespace, beside)
     for name, spec in pipeline.workspaces.items():
         if not spec.optional and name not in run.bindings:
             raise BadInput(
@@ -189,7 +203,8 @@ def make(request: Request) -> Plan:
         "context.pipeline.name": pipeline.name,
     }
     values = _values(request, document, pipeline, run, context)
-    _check_bindings(document, pipeline, run, namespace)
+    beside = companions.read(dict.fromkeys([request.file, *request.files]))
+    _check_bindings(document, pipeline, run, namespace, beside)
     for task in pipeline.tasks:
         if document.kind == "PipelineRun":
             checks.pipeline_task(task, pipeline)
@@ -223,6 +238,7 @@ def make(request: Request) -> Plan:
         params=values,
         variables=variables,
         without_effect=fields.inert(document),
+        beside=beside,
     )
 
 

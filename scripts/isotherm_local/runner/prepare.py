@@ -45,12 +45,12 @@ class Scene:
 Items = Callable[[Sequence[str], Mapping[str, str], str], list[str]]
 
 
-def ready(step: Step, passes: Sequence[Variables], scene: Scene) -> Ready:
-    """Substitute a step's texts, expand as the kubelet does, and find its program.
+def ready(step: Step, passes: Sequence[Variables], scene: Scene, mounted_at: Mapping[str, Path]) -> Ready:
+    """Substitute a step's texts, expand as the kubelet does, and find its program; workspaces are `mounted_at` paths.
 
     Raises `BadInput` where a value would be altered: by the kubelet (`$$`, `$(NAME)`) or by a later pass of Tekton.
     """
-    folders = _folders(step, scene)
+    folders = _folders(step, scene, mounted_at)
     items = _substitution(step, passes, folders)
     own: dict[str, str] = {}
     for name, value in step.env:
@@ -75,10 +75,10 @@ def ready(step: Step, passes: Sequence[Variables], scene: Scene) -> Ready:
     return Ready([*start, *args], {**given, **own}, folder, action == "continue")
 
 
-def _folders(step: Step, scene: Scene) -> dict[str, str]:
-    """Map each path that the step may name to its folder, volumes before what every pod has."""
-    mounted = {mount: scene.scratch / "volumes" / name for mount, name in step.mounts.items()}
-    folders = {**scene.standing, **mounted}
+def _folders(step: Step, scene: Scene, mounted_at: Mapping[str, Path]) -> dict[str, str]:
+    """Map each path that the step may name to its folder, volumes before workspaces before what every pod has."""
+    volumes = {mount: scene.scratch / "volumes" / name for mount, name in step.mounts.items()}
+    folders = {**scene.standing, **mounted_at, **volumes}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     return {mount: str(folder) for mount, folder in sorted(folders.items(), key=lambda item: -len(item[0]))}

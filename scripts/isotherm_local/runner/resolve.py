@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from isotherm.tekton import BadInput
@@ -111,7 +112,18 @@ def bindings(items: Any, source: Source) -> dict[str, Binding]:
         target = str((item[kinds[0]] or {}).get(key) or "") if key else ""
         if key and not target:
             raise where.refuse(kinds[0], key, problem="is missing", remedy="name the object")
-        found[name] = Binding(name, kinds[0], target, str(item.get("subPath") or ""), where)
+        chosen = _items((item[kinds[0]] or {}).get("items"), where / kinds[0])
+        found[name] = Binding(name, kinds[0], target, str(item.get("subPath") or ""), where, chosen)
+    return found
+
+
+def _items(items: Any, source: Source) -> dict[str, str]:
+    found = {}
+    for index, item in enumerate(items or ()):
+        path = PurePosixPath(str(item.get("path") or ""))
+        if not item.get("key") or not path.name or path.is_absolute() or ".." in path.parts:
+            raise source.refuse("items", index, problem="needs a key and a relative path", remedy="give both")
+        found[str(item["key"])] = str(path)
     return found
 
 

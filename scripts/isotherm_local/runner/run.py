@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from isotherm.tekton import utcnow
-from isotherm_local.runner import graph, images, plan, record, steps
+from isotherm_local.runner import companions, graph, images, plan, record, steps
 from isotherm_local.runner.documents import ROOT
 from isotherm_local.runner.record import INVALID, PENDING, RUNNING, SKIPPED, SUCCEEDED, RunRecord, TaskRecord
 from isotherm_local.runner.taskruns import Observer, Silent, TaskRuns
@@ -52,6 +52,7 @@ def run_pipeline(
     made = plan.make(plan.Request(file, root, state, namespace, params, files, name, foreign_images))
     folder = made.namespace.run(made.name)
     with record.claim(folder, made.name, delete_first):
+        companions.make(made.beside, made.namespace)
         run = _new_record(made, folder)
         setting = steps.Setting(
             root,

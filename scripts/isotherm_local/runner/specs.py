@@ -66,6 +66,12 @@ class WorkspaceSpec:
     name: str
     optional: bool
     read_only: bool
+    mount_path: str = ""
+
+    @property
+    def path(self) -> str:
+        """Name its place in a pod."""
+        return self.mount_path or f"/workspace/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -168,13 +174,17 @@ class PipelineSpec:
 
 @dataclass(frozen=True)
 class Binding:
-    """A run's binding of a workspace to a volume of `kind` (persistentVolumeClaim, emptyDir, secret, ...)."""
+    """A run's binding of a workspace to a volume of `kind` (persistentVolumeClaim, emptyDir, secret, ...).
+
+    `items` maps the keys of a Secret or ConfigMap to their files, where not all keys are asked for.
+    """
 
     name: str
     kind: str
     target: str
     sub_path: str
     source: Source
+    items: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -277,7 +287,9 @@ def param_specs(items: Sequence[Mapping[str, Any]] | None, source: Source) -> di
 def workspace_specs(items: Sequence[Mapping[str, Any]] | None, source: Source) -> dict[str, WorkspaceSpec]:
     """Parse declared workspaces."""
     return {
-        name: WorkspaceSpec(name, bool(item.get("optional")), bool(item.get("readOnly")))
+        name: WorkspaceSpec(
+            name, bool(item.get("optional")), bool(item.get("readOnly")), str(item.get("mountPath") or "").rstrip("/")
+        )
         for name, (item, _) in by_name(items, source).items()
     }
 

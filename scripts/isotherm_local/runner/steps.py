@@ -85,10 +85,11 @@ class Attempt:
             before = {mount.name: workspaces.snapshot(mount.path) for mount in mounts.values() if mount.watched}
         except TaskError as error:
             return refused("TaskRunValidationFailed", error.line())
+        mounted_at = {self.task.task.workspaces[name].path: mount.path for name, mount in mounts.items()}
         kept: Mapping[str, Value] = {}
         for index, step in enumerate(self.task.task.steps):
             try:
-                ready = prepare.ready(step, variables, self.scene)
+                ready = prepare.ready(step, variables, self.scene, mounted_at)
             except TaskError as error:
                 return refused("InvalidParamValue", error.line())
             outcome = await self._step(index, step, ready, stop, write, seen)
