@@ -1,7 +1,7 @@
 """Tekton's own example runs: where they are, and what `tests/local/tekton_examples.yaml` says of each.
 
 An entry of `runs` says how a run ends wherever it runs, one of `differs` how it ends here only, one of `refused` why
-the local runner refuses it. `documents` is what to create on a cluster for an entry; the local runner gets the same in one file.
+the local runner refuses it. `documents` is what to create on a cluster for an entry; the local runner gets the same.
 """
 
 from __future__ import annotations
