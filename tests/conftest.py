@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+import tekton_examples
 from mlflow_server import mlflow_url
 
-__all__ = ["mlflow_url"]
+from isotherm_local.lint import gotools
+
+__all__ = ["mlflow_url", "tekton_module"]
+
+
+@pytest.fixture(scope="session")
+def tekton_module() -> Path:
+    """Find Tekton's source; without Go the test is skipped, unless ISOTHERM_REQUIRE_GO demands it."""
+    try:
+        return tekton_examples.module()
+    except gotools.Missing as error:
+        if gotools.required():
+            raise
+        pytest.skip(str(error))

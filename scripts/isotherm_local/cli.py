@@ -34,7 +34,16 @@ def run(options: argparse.Namespace) -> int:
     params = dict(options.param)
     if options.fields or options.check:
         made = plan.make(
-            plan.Request(options.file, ROOT, options.state, options.namespace, params, options.files, options.name)
+            plan.Request(
+                options.file,
+                ROOT,
+                options.state,
+                options.namespace,
+                params,
+                options.files,
+                options.name,
+                options.foreign_images == "host",
+            )
         )
         tasks = ", ".join(task.name for task in made.pipeline.tasks)
         print(f"{made.document.kind} {made.name} can run here: {tasks}")
@@ -51,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
             name=options.name,
             delete_first=options.delete_first,
             observer=watcher,
+            foreign_images=options.foreign_images == "host",
         )
     *lines, last = display.ending(done)
     print("\n".join([*lines, last] if done.succeeded else lines), flush=True)
@@ -79,7 +89,8 @@ def delete(options: argparse.Namespace) -> int:
 
 def fields(_: argparse.Namespace) -> int:
     """Print the table of Tekton's fields."""
-    from isotherm_local.runner.fields import Treatment, table
+    from isotherm_local.runner.field_table import Treatment
+    from isotherm_local.runner.fields import table
 
     rows = table()
     for treatment in Treatment:
@@ -177,6 +188,13 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--name", default="", help="name of the run (default: the file's)")
     one.add_argument("--delete-first", action="store_true", help="delete a run of this name first; claims stay")
+    one.add_argument(
+        "--foreign-images",
+        choices=("refuse", "host"),
+        default="refuse",
+        help="steps of images that are not the catalog's: refuse, or run them as processes of this machine (host), "
+        "with its programs, its files and your rights (default: refuse)",
+    )
     one.add_argument("--check", action="store_true", help="only say whether it can run here")
     one.add_argument("--fields", action="store_true", help="only say which of its fields have no effect here")
     one.add_argument("--plain", action="store_true", help="print lines on a terminal too")

@@ -14,7 +14,7 @@ import pytest
 from tekton_yaml import execute, pipeline_run, spec, step, task, write
 
 from isotherm.tekton import Refused
-from isotherm_local.runner import graph, record, steps
+from isotherm_local.runner import graph, process, record
 from isotherm_local.runner.documents import ROOT
 
 FOREVER = "print('working', flush=True)\ntime.sleep(600)"
@@ -24,7 +24,7 @@ FINALLY = {"finally": [task("f")]}
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.2)
 
 
 def test_a_step_has_a_limit_of_its_own_and_leaves_its_results(tmp_path: Path) -> None:

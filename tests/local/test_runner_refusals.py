@@ -165,7 +165,11 @@ REFUSED = {
         pipeline_run([task("a", {**with_step(), "results": [{"name": "../x"}]})]),
         "'../x' is not a valid",
     ),
-    "script": (pipeline_run([task("a", with_step(script="echo"))]), "script is refused"),
+    "script and command": (pipeline_run([task("a", with_step(script="echo"))]), "has both script and command"),
+    "interpreter": (
+        pipeline_run([task("a", with_step(command=None, script="#!/usr/bin/env no-such-program\n"))]),
+        "interpreter 'no-such-program' is not on PATH",
+    ),
     # names, references, limits
     "Task's name": (pipeline_run([task("A_b")]), "'A_b' is not a name for Kubernetes"),
     "unknown Task's name": (
@@ -239,10 +243,10 @@ def test_a_file_holds_exactly_one_run(tmp_path: Path) -> None:
 
 
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
-    body = pipeline_run([task("a", with_step(script="x", onError="continue", envFrom=[]))])
+    body = pipeline_run([task("a", with_step(when=[], results=[], envFrom=[]))])
     with pytest.raises(BadInput) as error:
         execute(tmp_path, body)
-    for field in ("script", "onError", "envFrom"):
+    for field in ("when", "results", "envFrom"):
         assert f"steps[0].{field} is refused" in error.value.line()
     assert "run.yaml:" in error.value.line()
 

@@ -58,14 +58,20 @@ def _built(module: Path, name: str, package: str) -> Path:
 
 
 @cache
+def source(module: Path, package: str) -> Path:
+    """Return the folder of a pinned module's source, fetched where it is not there. Raises `Missing`."""
+    _go(module, "mod", "download", package)
+    return Path(_go(module, "list", "-m", "-f", "{{.Dir}}", package).strip())
+
+
+@cache
 def validator(module: Path) -> tuple[Path, Path]:
     """Return the validation program and the folder of Tekton's CustomResourceDefinitions. Raises `Missing`."""
     program = _built(module, "validate", "./validate")
     schemas = program.parent / "crds"
     if not schemas.exists():
-        source = Path(_go(module, "list", "-m", "-f", "{{.Dir}}", PIPELINES).strip()) / "config" / "300-crds"
         partial = schemas.with_name(f"crds.{os.getpid()}")
-        shutil.copytree(source, partial, copy_function=shutil.copyfile)
+        shutil.copytree(source(module, PIPELINES) / "config" / "300-crds", partial, copy_function=shutil.copyfile)
         partial.chmod(0o755)
         try:
             partial.rename(schemas)

@@ -10,21 +10,20 @@ import re
 from collections.abc import Iterator, Mapping
 
 from isotherm.tekton import BadInput
-from isotherm_local.runner.specs import ParamSpec, PipelineSpec, PipelineTask, Source, Step, TaskSpec, type_of
+from isotherm_local.runner import matrix
+from isotherm_local.runner.specs import ParamSpec, PipelineSpec, PipelineTask, Source, type_of
 from isotherm_local.runner.substitution import Value, references, result_reference, texts
 
 _PARAM = re.compile(r"""params(?:\.([^.\[\]]+)|\["([^"]+)"\]|\['([^']+)'\])(?:\[(\d+|\*)\]|\.(.+))?""")
-_RESULT_PATH = re.compile(r"""results(?:\.([^\[\]]+?)|\["([^"]+)"\]|\['([^']+)'\])\.path""")
+_LENGTH = re.compile(r"tasks\.([^.]+)\.matrix(?:\.([^.]+))?\.length")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_FILE_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
-_PIPELINE_CONTEXT = {
+PIPELINE_CONTEXT = {
     "context.pipelineRun.name",
     "context.pipelineRun.namespace",
     "context.pipelineRun.uid",
     "context.pipeline.name",
     "context.pipelineTask.retries",
 }
-_TASK_CONTEXT = {"context.taskRun.name", "context.taskRun.namespace", "context.taskRun.uid", "context.task.name"}
 
 
 def label(name: str, where: str) -> None:
@@ -63,7 +62,7 @@ def mismatch(spec: ParamSpec, value: Value) -> str:
     return ""
 
 
-def _param(reference: str, specs: Mapping[str, ParamSpec], whole: bool) -> str:
+def param(reference: str, specs: Mapping[str, ParamSpec], whole: bool) -> str:
     """Say what is wrong with a reference to a param; `whole` allows a whole array or object."""
     match = _PARAM.fullmatch(reference)
     if match is None:
@@ -92,7 +91,14 @@ def _result(reference: str, pipeline: PipelineSpec, final: bool) -> str:
             return f"names Task {parsed.task}, which the Pipeline does not have"
         if tasks[parsed.task].final:
             return f"names Task {parsed.task}, which runs in finally"
-        return _result_use(parsed.result, parsed.key, parsed.index, tasks[parsed.task])
+        producer = tasks[parsed.task]
+        if producer.matrix is not None and not reference.endswith("[*]"):
+            return "names a result of a matrix, which can only be consumed in aggregate using [*] notation"
+        return _result_use(parsed.result, parsed.key, parsed.index, producer)
+    length = _LENGTH.fullmatch(reference)
+    if length:
+        known = length[1] in tasks and not tasks[length[1]].final
+        return "" if known else f"names Task {length[1]}, which the Pipeline does not have"
     if final and reference == "tasks.status":
         return ""
     status = re.fullmatch(r"tasks\.([^.]+)\.(status|reason)", reference)
@@ -108,6 +114,8 @@ def _result_use(result: str, key: str, index: int | None, task: PipelineTask) ->
     spec = task.task.results.get(result)
     if spec is None:
         return f"names result {result}, which Task {task.task.name} does not declare"
+    if task.matrix is not None:
+        return "" if spec.type == "string" else f"gathers result {result}, which is of type {spec.type}, not string"
     if key and (spec.type != "object" or key not in spec.keys):
         return f"names key {key} of result {result}, which has no such key"
     if index is not None and spec.type != "array":
@@ -115,10 +123,11 @@ def _result_use(result: str, key: str, index: int | None, task: PipelineTask) ->
     return ""
 
 
-def _in_pipeline(reference: str, pipeline: PipelineSpec, task: PipelineTask, whole: bool) -> str:
+def in_pipeline(reference: str, pipeline: PipelineSpec, task: PipelineTask, whole: bool) -> str:
+    """Say what is wrong with a reference in a PipelineTask; empty where all is well."""
     if reference.startswith("params"):
-        return _param(reference, pipeline.params, whole)
-    if reference in _PIPELINE_CONTEXT:
+        return param(reference, pipeline.params, whole)
+    if reference in PIPELINE_CONTEXT:
         return ""
     bound = re.fullmatch(r"workspaces\.([^.]+)\.bound", reference)
     if bound:
@@ -138,6 +147,10 @@ def _pipeline_texts(task: PipelineTask) -> Iterator[tuple[tuple[str | int, ...],
     for index, when in enumerate(task.when):
         yield ("when", index, "input"), when.input
         yield from ((("when", index, "values"), text) for text in when.values)
+    for place, value in matrix.values_of(task.matrix) if task.matrix else ():
+        yield from ((place, text) for text in texts(value))
+    if references(task.on_error):
+        yield ("onError",), task.on_error
 
 
 def pipeline_task(task: PipelineTask, pipeline: PipelineSpec) -> None:
@@ -147,13 +160,15 @@ def pipeline_task(task: PipelineTask, pipeline: PipelineSpec) -> None:
         label(task.name, source.at("name"))
     for path, text in _pipeline_texts(task):
         for reference in references(text):
-            problem = _in_pipeline(reference, pipeline, task, whole=text == f"$({reference})")
+            problem = in_pipeline(reference, pipeline, task, whole=text == f"$({reference})")
+            if _LENGTH.fullmatch(reference) and path[0] == "when":
+                problem = "is replaced in params only"
             if problem:
                 raise source.refuse(*path, problem=f": $({reference}) {problem}", remedy="correct the reference")
     for index, (_, sub_path) in enumerate(task.workspaces.values()):
         for reference in references(sub_path):
             problem = "" if not reference.startswith("tasks.") else "would not make this Task wait"
-            problem = problem or _in_pipeline(reference, pipeline, task, whole=False)
+            problem = problem or in_pipeline(reference, pipeline, task, whole=False)
             if problem:
                 raise source.refuse(
                     "workspaces",
@@ -162,8 +177,12 @@ def pipeline_task(task: PipelineTask, pipeline: PipelineSpec) -> None:
                     problem=f": $({reference}) {problem}",
                     remedy="correct the reference",
                 )
-    given(task.task.params, task.params, source, f"Task {task.task.name}")
+    _matrix(task)
+    gives = {**task.params, **dict.fromkeys(matrix.names(task.matrix) if task.matrix else (), "")}
+    given({**task.task.params, **task.implied}, gives, source, f"Task {task.task.name}")
     _workspaces(task, pipeline)
+    if task.on_error == "continue" and task.retries:
+        raise source.refuse("onError", problem="is continue, which Tekton refuses with retries", remedy="remove one")
     names = {other.name for other in pipeline.tasks if not other.final}
     if task.final and task.run_after:
         raise source.refuse("runAfter", problem="is not allowed in finally", remedy="remove it")
@@ -172,6 +191,32 @@ def pipeline_task(task: PipelineTask, pipeline: PipelineSpec) -> None:
             raise source.refuse(
                 "runAfter", problem=f"names {other!r}, which the Pipeline does not have", remedy="correct the name"
             )
+
+
+def _matrix(task: PipelineTask) -> None:
+    """Check a matrix as Tekton's webhook does: arrays to fan out over, texts for the Task, not too many."""
+    if task.matrix is None:
+        return
+    source = task.source / "matrix"
+    for name in matrix.names(task.matrix):
+        if name in task.params:
+            raise task.source.refuse("params", problem=f": {name} is also in the matrix", remedy="give it in one place")
+        spec = task.task.params.get(name)
+        if spec is not None and spec.type != "string":
+            raise source.refuse(
+                problem=f": param {name} of Task {task.task.name} is of type {spec.type}, not string",
+                remedy="a combination gives each param one text",
+            )
+    for name, value in task.matrix.params.items():
+        if not isinstance(value, list) and not (isinstance(value, str) and references(value)):
+            raise source.refuse(
+                "params", problem=f": {name} is of type {type_of(value)}, not array", remedy="give a list of texts"
+            )
+    if matrix.count(task.matrix) > matrix.LIMIT:
+        raise source.refuse(
+            problem=f"makes {matrix.count(task.matrix)} combinations, more than {matrix.LIMIT}",
+            remedy="make it smaller (Tekton's default-max-matrix-combinations-count)",
+        )
 
 
 def _workspaces(task: PipelineTask, pipeline: PipelineSpec) -> None:
@@ -195,66 +240,6 @@ def _workspaces(task: PipelineTask, pipeline: PipelineSpec) -> None:
             raise task.source.refuse(
                 "workspaces", problem=f": Task {task.task.name} needs workspace {name}", remedy="bind it"
             )
-
-
-def _in_task(reference: str, task: PipelineTask, pipeline: PipelineSpec, whole: bool) -> str:
-    spec, outer = task.task, pipeline.params if task.embedded else {}
-    if reference.startswith("params"):
-        return _param(reference, {**outer, **spec.params}, whole)
-    workspace = re.fullmatch(r"workspaces\.([^.]+)\.(path|bound|claim|volume)", reference)
-    if workspace:
-        return (
-            ""
-            if workspace[1] in spec.workspaces
-            else f"names workspace {workspace[1]}, which the Task does not declare"
-        )
-    path = _RESULT_PATH.fullmatch(reference)
-    if path:
-        name = path[1] or path[2] or path[3]
-        return "" if name in spec.results else f"names result {name}, which the Task does not declare"
-    if reference in _TASK_CONTEXT or (task.embedded and reference in _PIPELINE_CONTEXT | {"context.task.retry-count"}):
-        return ""
-    return "is not known to the local runner here"
-
-
-def step_texts(step: Step) -> Iterator[tuple[tuple[str, ...], str, bool]]:
-    """Yield each text of a step that may hold references, its place, and whether it may be a whole array."""
-    yield from ((("command",), item, True) for item in step.command)
-    yield from ((("args",), item, True) for item in step.args)
-    yield from ((("env", name), value, False) for name, value in step.env)
-    yield ("workingDir",), step.working_dir, False
-    yield ("image",), step.image, False
-
-
-def task_body(task: PipelineTask, pipeline: PipelineSpec) -> None:
-    """Check a Task's own references, and that a step names each volume mount so that the folder can take its place."""
-    spec: TaskSpec = task.task
-    for kind, names in (("results", spec.results), ("workspaces", spec.workspaces), ("volumes", spec.volumes)):
-        for name in names:
-            if not _FILE_NAME.fullmatch(name):
-                raise spec.source.refuse(
-                    kind, problem=f": {name!r} is not a valid name", remedy="use letters, digits, dashes, dots"
-                )
-    for step in spec.steps:
-        for path, text, items in step_texts(step):
-            for reference in references(text):
-                problem = _in_task(reference, task, pipeline, whole=items and text == f"$({reference})")
-                if problem:
-                    raise step.source.refuse(
-                        *path, problem=f": $({reference}) {problem}", remedy="correct the reference"
-                    )
-        for mount in step.mounts:
-            if not any(mounted(text, mount) for _, text, _ in step_texts(step)):
-                raise step.source.refuse(
-                    "volumeMounts",
-                    problem=f": nothing in the step names {mount}, and a process cannot mount",
-                    remedy="pass the path in an env variable or argument (TMPDIR, HOME, --cache=...)",
-                )
-
-
-def mounted(text: str, mount: str) -> re.Match[str] | None:
-    """Find a mountPath in a text as a path or the start of one."""
-    return re.search(rf"(?<![\w./-]){re.escape(mount)}(?=/|$|[\s:,;=])", text)
 
 
 def pipeline_results(pipeline: PipelineSpec) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from isotherm_local.runner import checks
-from isotherm_local.runner.record import CANCELLED, FAILED, INVALID, SKIPPED, SUCCEEDED, TaskRecord
+from isotherm_local.runner import checks, matrix, step_checks
+from isotherm_local.runner.record import CANCELLED, CONTINUE, FAILED, INVALID, SKIPPED, SUCCEEDED, TaskRecord
 from isotherm_local.runner.specs import PipelineSpec, PipelineTask, When
 from isotherm_local.runner.substitution import (
     ResultReference,
@@ -32,6 +32,7 @@ MISSING_RESULTS_SKIP = "Results were missing"
 PIPELINE_TIMEOUT_SKIP = "PipelineRun timeout has been reached"
 TASKS_TIMEOUT_SKIP = "PipelineRun Tasks timeout has been reached"
 FINALLY_TIMEOUT_SKIP = "PipelineRun Finally timeout has been reached"
+EMPTY_MATRIX_SKIP = "Matrix Parameters have an empty array"
 _TIMEOUT_SKIPS = (PIPELINE_TIMEOUT_SKIP, TASKS_TIMEOUT_SKIP, FINALLY_TIMEOUT_SKIP)
 
 
@@ -63,10 +64,16 @@ class Elapsed:
 
 
 def result_references(task: PipelineTask) -> list[ResultReference]:
-    """List the results that a Task's params and guards use; they order it after the Tasks that give them."""
+    """List the results that a Task's params, matrix and guards, and the steps of an embedded Task, use.
+
+    They order it after the Tasks that give them.
+    """
     wanted = [text for value in task.params.values() for text in texts(value)]
+    wanted += [text for _, value in matrix.values_of(task.matrix) for text in texts(value)] if task.matrix else []
     for when in task.when:
         wanted += [when.input, *when.values]
+    if task.embedded:
+        wanted += [text for step in task.task.steps for _, text, _ in step_checks.texts_of(step)]
     parsed = (result_reference(reference) for text in wanted for reference in references(text))
     return [reference for reference in parsed if reference]
 
@@ -124,6 +131,11 @@ def _result_variables(task: PipelineTask, records: Mapping[str, TaskRecord]) -> 
     return variables
 
 
+def _with_results(task: PipelineTask, records: Mapping[str, TaskRecord]) -> PipelineTask:
+    variables = _result_variables(task, records)
+    return replaced(task, variables).with_(inherited=variables)
+
+
 def statuses(records: Iterable[TaskRecord]) -> Variables:
     """Make what finally Tasks see: `tasks.T.status`, `tasks.T.reason` and the aggregate `tasks.status`."""
     regular = [record for record in records if not record.final]
@@ -150,6 +162,8 @@ def replaced(task: PipelineTask, variables: Variables) -> PipelineTask:
         guards.append(When(apply_input(when.input, variables), when.operator, values))
     return task.with_(
         params={name: apply_value(value, variables) for name, value in task.params.items()},
+        matrix=matrix.replaced(task.matrix, variables) if task.matrix else None,
+        on_error=apply(task.on_error, variables.strings),
         when=tuple(guards),
         workspaces={name: (outer, apply(path, variables.strings)) for name, (outer, path) in task.workspaces.items()},
     )
@@ -164,14 +178,14 @@ def decide(task: PipelineTask, records: Mapping[str, TaskRecord], elapsed: Elaps
             if all(record.done for record in regular)
             else Decision(Step.WAIT, "", task)
         )
-    if any(record.failed for record in regular):
+    if any(record.stopping for record in regular):
         return Decision(Step.SKIP, STOPPING_SKIP, task)
     parents = [records[name] for name in sorted(dependencies(task))]
     ready = all(parent.done for parent in parents)
     unresolved: _Unresolved | None = None
     if ready:
         try:
-            task = replaced(task, _result_variables(task, records))
+            task = _with_results(task, records)
         except _Unresolved as error:
             # Tekton replaces all references of a Task or none: a guard then compares the reference's own text.
             unresolved = error
@@ -181,29 +195,44 @@ def decide(task: PipelineTask, records: Mapping[str, TaskRecord], elapsed: Elaps
         return Decision(Step.SKIP, PARENT_SKIP, task)
     if not ready:
         return Decision(Step.WAIT, "", task)
-    if unresolved and records[unresolved.task].reason == WHEN_SKIP:
+    excused = unresolved and (task.on_error == CONTINUE or records[unresolved.task].reason == WHEN_SKIP)
+    if excused and _asks_outright(task):
         return Decision(Step.SKIP, MISSING_RESULTS_SKIP, task)
     if elapsed.pipeline or elapsed.tasks:
         return Decision(Step.SKIP, PIPELINE_TIMEOUT_SKIP if elapsed.pipeline else TASKS_TIMEOUT_SKIP, task)
-    return _start(task, str(unresolved) if unresolved else "")
+    return _start(task, records, str(unresolved) if unresolved else "")
+
+
+def _asks_outright(task: PipelineTask) -> bool:
+    # Tekton looks at params and guards only: a result that just a matrix or a step asks for is a failed validation.
+    return bool(result_references(task.with_(matrix=None, embedded=False)))
 
 
 def _decide_final(task: PipelineTask, records: Mapping[str, TaskRecord], elapsed: Elapsed) -> Decision:
     task = replaced(task, statuses(records.values()))
     try:
-        task = replaced(task, _result_variables(task, records))
+        task = _with_results(task, records)
     except _Unresolved:
         return Decision(Step.SKIP, MISSING_RESULTS_SKIP, task)
     if not all(when.allows() for when in task.when):
         return Decision(Step.SKIP, WHEN_SKIP, task)
     if elapsed.pipeline or elapsed.final:
         return Decision(Step.SKIP, PIPELINE_TIMEOUT_SKIP if elapsed.pipeline else FINALLY_TIMEOUT_SKIP, task)
-    return _start(task, "")
+    return _start(task, records, "")
 
 
-def _start(task: PipelineTask, error: str) -> Decision:
+def _start(task: PipelineTask, records: Mapping[str, TaskRecord], error: str) -> Decision:
+    if task.matrix is not None and matrix.empty(task.matrix):
+        return Decision(Step.SKIP, EMPTY_MATRIX_SKIP, task)
+    task = replaced(task, matrix.lengths(task, records))
+    if not error and task.matrix is not None:
+        error = matrix.problem(task.matrix)
     if not error:
-        found = ((name, checks.mismatch(task.task.params[name], value)) for name, value in task.params.items())
+        found = (
+            (name, checks.mismatch(task.task.params[name], value))
+            for name, value in task.params.items()
+            if name in task.task.params
+        )
         error = "; ".join(
             f"invalid input params for task {task.task.name}: param {name} {problem}"
             for name, problem in found
@@ -224,16 +253,18 @@ class Condition:
 def conclude(records: Sequence[TaskRecord]) -> Condition:
     """Judge a run whose Tasks are all done and that no time limit or cancel has ended."""
     cancelled = [record for record in records if record.state == CANCELLED and not record.timed_out]
+    ignored = sum(record.ignored for record in records)
     failed = [
-        record for record in records if record.state == FAILED or (record.state == CANCELLED and record.timed_out)
+        record
+        for record in records
+        if (record.state == FAILED and not record.ignored) or (record.state == CANCELLED and record.timed_out)
     ]
     invalid = [record for record in records if record.state == INVALID]
     skipped = [record for record in records if record.state == SKIPPED]
     succeeded = sum(record.state == SUCCEEDED for record in records)
-    completed = succeeded + len(failed) + len(cancelled)
-    message = (
-        f"Tasks Completed: {completed} (Failed: {len(failed)}, Cancelled {len(cancelled)}), Skipped: {len(skipped)}"
-    )
+    completed = succeeded + len(failed) + ignored + len(cancelled)
+    failures = f"{len(failed) + ignored} (Ignored: {ignored})" if ignored else str(len(failed))
+    message = f"Tasks Completed: {completed} (Failed: {failures}, Cancelled {len(cancelled)}), Skipped: {len(skipped)}"
     if invalid:
         details = "; ".join(record.message for record in invalid)
         return Condition(
@@ -255,12 +286,15 @@ def results_of_pipeline(
     """
     found: dict[str, Value] = {}
     broken: list[str] = []
+    consumed = {reference.task for task in pipeline.tasks for reference in result_references(task)}
     for name, value in pipeline.results.items():
         variables, complete = Variables(), True
         parsed = [result_reference(reference) for text in texts(value) for reference in references(text)]
         for reference in filter(None, parsed):
             record = records[reference.task]
             known = record.results.get(reference.result)
+            if record.children and reference.task not in consumed:
+                known = None  # Tekton gathers a matrix' results only where another Task asks for them
             if known is None:
                 complete = False
                 if record.state == SUCCEEDED:

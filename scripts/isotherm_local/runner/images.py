@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from isotherm_local.runner.specs import Step
+from isotherm_local.runner.specs import Source
 
 # Certificates, the accelerator, threads, the place of temporary files; nothing that could carry a credential.
 _PASSED_ON = (
@@ -24,6 +25,9 @@ _PASSED_ON = (
     "TMPDIR",
     "TZ",
 )
+# Images of plain systems and languages, whose programs this machine may have; those of a certain tool are not here.
+_BASES = ("alpine", "bash", "busybox", "debian", "fedora", "node", "perl", "python", "ubi-minimal", "ubi9", "ubuntu")
+_BUSYBOX = ("alpine", "bash", "busybox")
 _FAMILY = re.compile(r"(?:.*/)?([a-z0-9][a-z0-9._-]*?)(?::[\w][\w.-]*)?(?:@sha256:[0-9a-f]{64})?")
 
 
@@ -33,36 +37,56 @@ def family(image: str) -> str:
     return match[1] if match else ""
 
 
-def environment_of(step: Step, root: Path) -> Path:
-    """Find the environment that stands for a step's image.
+@dataclass(frozen=True)
+class Environment:
+    """What stands for an image: the folder of its family's environment, or None for this machine's own programs."""
 
-    Raises `BadInput` where the image is of no family or its environment is not there.
+    family: str
+    folder: Path | None
+
+    @property
+    def search_path(self) -> str:
+        """Give PATH, with the environment's programs first."""
+        own = os.environ.get("PATH", os.defpath)
+        return own if self.folder is None else os.pathsep.join([str(self.folder / "bin"), own])
+
+
+def environment_of(image: str, source: Source, root: Path, foreign: bool) -> Environment:
+    """Find the environment that stands for a step's image; `foreign` lets other images run on this machine itself.
+
+    Raises `BadInput` where the image is of no family and may not, or where its family's environment is not there.
     """
-    name = family(step.image)
+    name = family(image)
     known = sorted(lock.parent.name for lock in (root / "images").glob("*/requirements*.txt"))
     if name not in known:
-        families = ", ".join(dict.fromkeys(known))
-        raise step.source.refuse(
-            "image", problem=f": {step.image!r} is of none of the families {families}", remedy="use one of them"
+        if foreign and name in _BASES:
+            return Environment(name, None)
+        remedy = "use one of them, or run plain images as processes of this machine (--foreign-images host)"
+        if foreign:
+            remedy = f"this machine stands in for plain images only: {', '.join(_BASES)}"
+        raise source.refuse(
+            "image",
+            problem=f": {image!r} is of none of the families {', '.join(dict.fromkeys(known))}",
+            remedy=remedy,
         )
     folder = root / ".venv" / name
     if not (folder / "bin" / "python").exists():
-        raise step.source.refuse(
+        raise source.refuse(
             "image", problem=f": environment .venv/{name} is not there", remedy="run python3 scripts/setup.py demo"
         )
-    return folder
+    return Environment(name, folder)
 
 
-def program(word: str, environment: Path) -> str | None:
-    """Find a step's program: `python` is the environment's own, others come from its bin folder or PATH."""
-    if word in ("python", "python3"):
-        return str(environment / "bin" / "python")
-    return shutil.which(word, path=search_path(environment))
+def program(word: str, environment: Environment) -> str | None:
+    """Find a step's program: `python` is the environment's own, others come from its bin folder or PATH.
 
-
-def search_path(environment: Path) -> str:
-    """Give PATH with the environment's programs first."""
-    return os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)])
+    The images of busybox have its ash as `sh`, which knows `[[` and `==`; bash stands in for it.
+    """
+    if environment.folder is not None and word in ("python", "python3"):
+        return str(environment.folder / "bin" / "python")
+    if environment.folder is None and environment.family in _BUSYBOX and PurePosixPath(word).name in ("sh", "ash"):
+        word = "bash"
+    return shutil.which(word, path=environment.search_path)
 
 
 @lru_cache
@@ -91,16 +115,16 @@ def git_sha(root: Path) -> str:
     return f"{sha}-dirty" if changed else sha
 
 
-def variables(root: Path, environment: Path, home: Path, kubeconfig: Path, sha: str) -> dict[str, str]:
+def variables(root: Path, environment: Environment, home: Path, kubeconfig: Path, sha: str) -> dict[str, str]:
     """Make the variables that a step starts with, in place of an image's own."""
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    ours = {"IMAGE_REF": reference(root, environment.family), "ISOTHERM_GIT_SHA": sha} if environment.folder else {}
     return {
         **passed_on,
-        "PATH": search_path(environment),
+        "PATH": environment.search_path,
         "HOME": str(home),
         "LANG": os.environ.get("LANG", "C.UTF-8"),
         "PYTHONUNBUFFERED": "1",
         "KUBECONFIG": str(kubeconfig),
-        "IMAGE_REF": reference(root, environment.name),
-        "ISOTHERM_GIT_SHA": sha,
+        **ours,
     }

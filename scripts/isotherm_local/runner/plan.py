@@ -14,10 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from isotherm.tekton import BadInput
-from isotherm_local.runner import checks, fields, graph, images, resolve, workspaces
+from isotherm_local.runner import (
+    checks,
+    companions,
+    fields,
+    graph,
+    matrix,
+    propagation,
+    resolve,
+    step_checks,
+    workspaces,
+)
+from isotherm_local.runner.companions import Companion
 from isotherm_local.runner.documents import Catalog, Document, load, shown
 from isotherm_local.runner.record import Namespace
-from isotherm_local.runner.specs import ParamSpec, PipelineSpec, RunSpec
+from isotherm_local.runner.specs import ParamSpec, PipelineSpec, PipelineTask, RunSpec
 from isotherm_local.runner.substitution import Value, Variables, apply, apply_value, params, references, texts
 
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # those of Kubernetes' generated names
@@ -34,6 +45,7 @@ class Request:
     params: Mapping[str, str] | None = None
     files: Sequence[Path] = ()
     name: str = ""
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,7 @@ class Plan:
     params: Mapping[str, Value]
     variables: Variables
     without_effect: list[str]
+    beside: Sequence[Companion] = ()
 
     @property
     def written(self) -> frozenset[str]:
@@ -153,14 +166,16 @@ def _values(
     return _defaults(declared, given)
 
 
-def _check_bindings(document: Document, pipeline: PipelineSpec, run: RunSpec, namespace: Namespace) -> None:
+def _check_bindings(
+    document: Document, pipeline: PipelineSpec, run: RunSpec, namespace: Namespace, beside: Sequence[Companion]
+) -> None:
     for binding in run.bindings.values():
         if binding.name not in pipeline.workspaces:
             known = ", ".join(pipeline.workspaces) or "none"
             raise binding.source.refuse(
                 problem=f": nothing declares workspace {binding.name}", remedy=f"there are: {known}"
             )
-        workspaces.check(binding, namespace)
+        workspaces.check(binding, namespace, beside)
     for name, spec in pipeline.workspaces.items():
         if not spec.optional and name not in run.bindings:
             raise BadInput(
@@ -169,24 +184,13 @@ def _check_bindings(document: Document, pipeline: PipelineSpec, run: RunSpec, na
             )
 
 
-def _check_programs(pipeline: PipelineSpec, root: Path) -> None:
-    for task in pipeline.tasks:
-        for step in task.task.steps:
-            environment = images.environment_of(step, root)
-            if not references(step.command[0]) and images.program(step.command[0], environment) is None:
-                raise step.source.refuse(
-                    "command",
-                    problem=f": program {step.command[0]!r} is not on PATH",
-                    remedy="install it, or use python",
-                )
-
-
 def make(request: Request) -> Plan:
     """Load, resolve and check a run."""
     document, documents = _documents(request)
     resolve.refuse_fields(documents)
     catalog = Catalog(request.root, documents)
     pipeline, run = resolve.pipeline_of(document, catalog), resolve.run_spec(document)
+    pipeline = propagation.propagate(document, pipeline, run)
     metadata = document.body.get("metadata") or {}
     namespace = Namespace(request.state.resolve(), request.namespace or str(metadata.get("namespace") or "default"))
     name, uid = _name(document, request.name), str(uuid.uuid4())
@@ -199,11 +203,12 @@ def make(request: Request) -> Plan:
         "context.pipeline.name": pipeline.name,
     }
     values = _values(request, document, pipeline, run, context)
-    _check_bindings(document, pipeline, run, namespace)
+    beside = companions.read(dict.fromkeys([request.file, *request.files]))
+    _check_bindings(document, pipeline, run, namespace, beside)
     for task in pipeline.tasks:
         if document.kind == "PipelineRun":
             checks.pipeline_task(task, pipeline)
-        checks.task_body(task, pipeline)
+        step_checks.task_body(task, pipeline)
     checks.pipeline_results(pipeline)
     unknown = set(run.task_timeouts) - {task.name for task in pipeline.tasks}
     if unknown:
@@ -211,7 +216,7 @@ def make(request: Request) -> Plan:
             f"{document.where(('spec', 'taskRunSpecs'))}: no Task is named {', '.join(sorted(unknown))}",
             remedy="correct the name",
         )
-    _check_programs(pipeline, request.root)
+    step_checks.programs(pipeline, request.root, request.foreign)
     bound = {
         f"workspaces.{workspace}.bound": str(workspace in run.bindings).lower() for workspace in pipeline.workspaces
     }
@@ -220,6 +225,9 @@ def make(request: Request) -> Plan:
         tasks = [pipeline.tasks[0].with_(params=values)]
     else:
         tasks = [_with_context(task, variables) for task in graph.order(pipeline)]
+        tasks = [graph.replaced(task, _lengths(tasks)) for task in tasks]
+    for task in tasks:
+        workspaces.check_read_only(task, run.bindings)
     return Plan(
         document=document,
         name=name,
@@ -230,10 +238,11 @@ def make(request: Request) -> Plan:
         params=values,
         variables=variables,
         without_effect=fields.inert(document),
+        beside=beside,
     )
 
 
-def _with_context(task: Any, variables: Variables) -> Any:
+def _with_context(task: PipelineTask, variables: Variables) -> PipelineTask:
     own = Variables({"context.pipelineTask.retries": str(task.retries)})
     replaced = graph.replaced(task, variables | own)
     for name, (_, path) in replaced.workspaces.items():
@@ -241,4 +250,17 @@ def _with_context(task: Any, variables: Variables) -> Any:
             raise task.source.refuse(
                 "workspaces", problem=f": subPath of {name} is {path!r}", remedy="correct the reference"
             )
+    if replaced.on_error not in ("", "continue", "stopAndFail"):
+        raise task.source.refuse("onError", problem=f"is {replaced.on_error!r}", remedy="use continue or stopAndFail")
     return replaced
+
+
+def _lengths(tasks: Sequence[PipelineTask]) -> Variables:
+    """Make `tasks.T.matrix.length` as Tekton does from the Pipeline alone: 0 without a matrix, results not counted."""
+    return Variables(
+        {
+            f"tasks.{task.name}.matrix.length": str(matrix.count(task.matrix) if task.matrix else 0)
+            for task in tasks
+            if not task.final
+        }
+    )

@@ -24,6 +24,7 @@ RUN_FILE = "run.json"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 PENDING, RUNNING = "Pending", "Running"
+CONTINUE = "continue"
 SUCCEEDED, FAILED, CANCELLED, SKIPPED, INVALID = "Succeeded", "Failed", "Cancelled", "Skipped", "Invalid"
 
 
@@ -33,6 +34,7 @@ class TaskRecord:
 
     `state` is Pending, Running, Succeeded, Failed, Cancelled, Skipped or Invalid (never started: a result is missing);
     `reason` is Tekton's reason or skip reason; `cause` is the last line of a failing Task; times are RFC 3339.
+    A matrix has one of `children` per combination; their results together are its arrays.
     """
 
     name: str
@@ -51,6 +53,9 @@ class TaskRecord:
     log: str = ""
     timed_out: bool = False
     last_line: str = ""
+    onError: str = ""
+    params: dict[str, Value] = field(default_factory=dict)
+    children: list[TaskRecord] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -59,8 +64,18 @@ class TaskRecord:
 
     @property
     def failed(self) -> bool:
-        """Tell whether this Task stops the run, as Tekton's `isFailure` or a failed validation do."""
+        """Tell whether this Task failed, as Tekton's `isFailure` or a failed validation do."""
         return self.state in (FAILED, CANCELLED, INVALID)
+
+    @property
+    def stopping(self) -> bool:
+        """Tell whether this Task's failure stops the run."""
+        return self.failed and self.onError != CONTINUE
+
+    @property
+    def ignored(self) -> bool:
+        """Tell whether this Task's failure does not fail the run."""
+        return self.state == FAILED and self.onError == CONTINUE
 
 
 @dataclass
@@ -94,7 +109,8 @@ class RunRecord:
 
     def culprit(self) -> TaskRecord | None:
         """Find the Task whose last line is the cause of a failed run: the first that failed."""
-        failed = [task for task in self.tasks.values() if (task.failed and task.state != CANCELLED) or task.timed_out]
+        tasks = [task for task in self.tasks.values() if not task.ignored]
+        failed = [task for task in tasks if (task.failed and task.state != CANCELLED) or task.timed_out]
         return min(failed, key=lambda task: (task.final, task.finished or "9"), default=None)
 
     def write(self) -> None:
@@ -113,12 +129,16 @@ def read(folder: Path) -> RunRecord | None:
         raise BadInput(f"record {folder / RUN_FILE} cannot be read ({error})", remedy="remove its folder") from error
     try:
         body.pop("schema_version", None)
-        tasks = {name: TaskRecord(**task) for name, task in body.pop("tasks").items()}
+        tasks = {name: _task(task) for name, task in body.pop("tasks").items()}
         return RunRecord(**{**body, "folder": folder, "tasks": tasks})
     except (AttributeError, KeyError, TypeError) as error:
         raise BadInput(
             f"record {folder / RUN_FILE} is of another version ({error})", remedy="remove its folder"
         ) from error
+
+
+def _task(body: dict[str, Any]) -> TaskRecord:
+    return TaskRecord(**{**body, "children": [_task(child) for child in body.get("children", ())]})
 
 
 def now() -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from isotherm.tekton import BadInput
-from isotherm_local.runner import fields, specs
+from isotherm_local.runner import fields, matrix, specs
 from isotherm_local.runner.documents import Catalog, Document
 from isotherm_local.runner.specs import Binding, PipelineSpec, PipelineTask, RunSpec, Source, TaskSpec, Timeouts
 
@@ -69,6 +69,8 @@ def _pipeline_task(item: Mapping[str, Any], final: bool, catalog: Catalog, sourc
         final=final,
         embedded=item.get("taskSpec") is not None,
         source=source,
+        matrix=matrix.parse(item.get("matrix"), source / "matrix"),
+        on_error=specs.on_error(item, source),
     )
 
 
@@ -110,7 +112,18 @@ def bindings(items: Any, source: Source) -> dict[str, Binding]:
         target = str((item[kinds[0]] or {}).get(key) or "") if key else ""
         if key and not target:
             raise where.refuse(kinds[0], key, problem="is missing", remedy="name the object")
-        found[name] = Binding(name, kinds[0], target, str(item.get("subPath") or ""), where)
+        chosen = _items((item[kinds[0]] or {}).get("items"), where / kinds[0])
+        found[name] = Binding(name, kinds[0], target, str(item.get("subPath") or ""), where, chosen)
+    return found
+
+
+def _items(items: Any, source: Source) -> dict[str, str]:
+    found = {}
+    for index, item in enumerate(items or ()):
+        path = PurePosixPath(str(item.get("path") or ""))
+        if not item.get("key") or not path.name or path.is_absolute() or ".." in path.parts:
+            raise source.refuse("items", index, problem="needs a key and a relative path", remedy="give both")
+        found[str(item["key"])] = str(path)
     return found
 
 
@@ -184,9 +197,3 @@ def _of_task_run(body: Mapping[str, Any], catalog: Catalog, source: Source) -> P
         source=source,
     )
     return PipelineSpec(name="", params={}, workspaces=task.workspaces, tasks=(only,), results={}, source=source)
-
-
-def child_name(parent: str, name: str) -> str:
-    """Name a TaskRun `parent-name`, shortened with a digest beyond Kubernetes' 63 characters."""
-    full = f"{parent}-{name}"
-    return full if len(full) <= 63 else f"{full[:30]}{hashlib.md5(full.encode(), usedforsecurity=False).hexdigest()}"

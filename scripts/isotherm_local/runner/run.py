@@ -13,51 +13,19 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
 from isotherm.tekton import utcnow
-from isotherm_local.runner import graph, images, plan, record, resolve, steps, workspaces
+from isotherm_local.runner import companions, graph, images, plan, record, steps
 from isotherm_local.runner.documents import ROOT
-from isotherm_local.runner.record import (
-    CANCELLED,
-    FAILED,
-    INVALID,
-    PENDING,
-    RUNNING,
-    SKIPPED,
-    SUCCEEDED,
-    RunRecord,
-    TaskRecord,
-)
-from isotherm_local.runner.specs import PipelineTask
-from isotherm_local.runner.steps import Attempt, Outcome, Stop
+from isotherm_local.runner.record import INVALID, PENDING, RUNNING, SKIPPED, SUCCEEDED, RunRecord, TaskRecord
+from isotherm_local.runner.taskruns import Observer, Silent, TaskRuns
 
 STATE = ROOT / "build" / "local"
-_CANCELLED = "TaskRunCancelled"
 _BY_CANCEL = "TaskRun cancelled as the PipelineRun it belongs to has been cancelled."
 _BY_TIMEOUT = "TaskRun cancelled as the PipelineRun it belongs to has timed out."
-
-
-class Observer(Protocol):
-    """Somebody who watches a run."""
-
-    def changed(self, run: RunRecord) -> None:
-        """Hear that the record changed."""
-
-    def line(self, task: TaskRecord, text: str) -> None:
-        """Hear a line that a Task wrote."""
-
-
-class Silent:
-    """An observer that looks away."""
-
-    def changed(self, run: RunRecord) -> None:
-        """Ignore it."""
-
-    def line(self, task: TaskRecord, text: str) -> None:
-        """Ignore it."""
 
 
 def run_pipeline(
@@ -71,17 +39,20 @@ def run_pipeline(
     delete_first: bool = False,
     root: Path = ROOT,
     observer: Observer | None = None,
+    foreign_images: bool = False,
 ) -> RunRecord:
     """Run the one PipelineRun or TaskRun of `file`; return its record, also when it failed.
 
     `params` override those of the file; `files` hold further Pipelines and Tasks; `namespace` and `name` override its
-    metadata.
+    metadata. `foreign_images` lets steps whose image is of no family of ours run as processes of this machine, with its
+    own programs and files.
     Raises `BadInput` for what cannot be run, before anything runs, and `Refused` where a run of this name exists.
     """
     state = state.resolve()
-    made = plan.make(plan.Request(file, root, state, namespace, params, files, name))
+    made = plan.make(plan.Request(file, root, state, namespace, params, files, name, foreign_images))
     folder = made.namespace.run(made.name)
     with record.claim(folder, made.name, delete_first):
+        companions.make(made.beside, made.namespace)
         run = _new_record(made, folder)
         setting = steps.Setting(
             root,
@@ -90,6 +61,7 @@ def run_pipeline(
             made.run.bindings,
             made.variables,
             made.written,
+            foreign_images,
         )
         driver = Driver(made, run, setting, observer or Silent())
         asyncio.run(driver.run())
@@ -97,7 +69,10 @@ def run_pipeline(
 
 
 def _new_record(made: plan.Plan, folder: Path) -> RunRecord:
-    tasks = {task.name: TaskRecord(task.name, task.task.name, task.final) for task in made.pipeline.tasks}
+    tasks = {
+        task.name: TaskRecord(task.name, task.task.name, task.final, onError=task.on_error)
+        for task in made.pipeline.tasks
+    }
     return RunRecord(
         kind=made.document.kind,
         name=made.name,
@@ -136,16 +111,16 @@ class Driver:
     def __init__(self, made: plan.Plan, run: RunRecord, setting: steps.Setting, observer: Observer) -> None:
         self.plan, self.record, self.setting, self.observer = made, run, setting, observer
         self.running: dict[str, asyncio.Task[None]] = {}
-        self.stops: dict[str, Stop] = {}
+        self.task_runs = TaskRuns(made, run, setting, observer, self._changed)
         self.began = self.final_began = 0.0
-        self.moments: dict[str, datetime] = {"": utcnow()}
+        self.moment = utcnow()
         self.cancelled = False
         self.woken = asyncio.Event()
 
     async def run(self) -> None:
         """Run until every Task is done, a limit has ended the run, or it was cancelled."""
         self.began = asyncio.get_running_loop().time()
-        self.moments[""] = datetime.now(utcnow().tzinfo)
+        self.moment = datetime.now(utcnow().tzinfo)
         self._changed()
         with _Interrupts(self):
             try:
@@ -198,15 +173,12 @@ class Driver:
 
     def _stop_all(self, names: Iterable[str], message: str, timed_out: bool) -> None:
         for name in names:
-            if not self.stops[name].event.is_set():
-                self.record.tasks[name].timed_out = timed_out
-            self.stops[name].now(_CANCELLED, message)
+            self.task_runs.stop(name, message, timed_out)
 
     def cancel(self) -> None:
         """Cancel the run, as `spec.status: Cancelled` does: running Tasks end, finally Tasks do not run."""
         if self.cancelled:
-            for stop in self.stops.values():
-                stop.hurry.set()
+            self.task_runs.hurry()
         self.cancelled = True
         self._stop_all(list(self.running), _BY_CANCEL, timed_out=False)
         self.woken.set()
@@ -244,65 +216,10 @@ class Driver:
             self._changed()
         else:
             entry.state, entry.reason, entry.started = RUNNING, RUNNING, record.now()
-            self.moments[entry.name] = datetime.now(utcnow().tzinfo)
-            self.stops[entry.name] = Stop()
-            self.running[entry.name] = asyncio.create_task(self._task(task, entry))
-
-    def _limit(self, task: PipelineTask) -> float:
-        """Return the seconds that each attempt of a Task may take."""
-        if task.name in self.plan.run.task_timeouts:
-            return self.plan.run.task_timeouts[task.name]
-        if task.timeout is not None:
-            return task.timeout
-        section = self.plan.run.timeouts.final if task.final else self.plan.run.timeouts.tasks
-        return max(section or 0.0, resolve.DEFAULT_TIMEOUT)
-
-    async def _task(self, task: PipelineTask, entry: TaskRecord) -> None:
-        """Run a Task's attempts one after another, without a pause, as Tekton does."""
-        for number in range(1, task.retries + 2):
-            entry.attempts = number
-            stop = self.stops[entry.name]
-            outcome = await self._attempt(task, entry, number, stop)
-            if outcome.succeeded or outcome.reason == _CANCELLED or number > task.retries:
-                break
-            entry.reason, entry.message, entry.cause = "ToBeRetried", outcome.message, outcome.cause
-            self.stops[entry.name] = Stop()
-            self._changed()
-        entry.state = SUCCEEDED if outcome.succeeded else CANCELLED if outcome.reason == _CANCELLED else FAILED
-        entry.reason, entry.message, entry.results = outcome.reason, outcome.message, dict(outcome.results)
-        entry.cause = "" if outcome.succeeded else outcome.cause
-        entry.finished = record.now()
-        entry.seconds = record.seconds_between(self.moments[entry.name], datetime.now(utcnow().tzinfo))
-        self._changed()
-
-    async def _attempt(self, task: PipelineTask, entry: TaskRecord, number: int, stop: Stop) -> Outcome:
-        folder = self.record.folder / "tasks" / task.name / f"attempt-{number}"
-        place = workspaces.Place(self.plan.namespace, self.record.folder, self.record.uid, folder)
-        task_run = (
-            self.record.name if self.record.kind == "TaskRun" else resolve.child_name(self.record.name, task.name)
-        )
-        entry.log = str((folder / "log").relative_to(self.record.folder))
-        self._changed()
-
-        def line(text: str) -> None:
-            entry.last_line = text
-            self.observer.line(entry, text)
-
-        limit = self._limit(task)
-        message = f'TaskRun "{task_run}" failed to finish within "{limit:g}s"'
-        timer = (
-            asyncio.get_running_loop().call_later(limit, stop.now, "TaskRunTimeout", message)
-            if math.isfinite(limit)
-            else None
-        )
-        try:
-            return await Attempt(task, task_run, number, place, self.setting).run(stop, line)
-        finally:
-            if timer is not None:
-                timer.cancel()
+            self.running[entry.name] = asyncio.create_task(self.task_runs.run(task, entry))
 
     def _changed(self) -> None:
-        self.record.seconds = record.seconds_between(self.moments[""], datetime.now(utcnow().tzinfo))
+        self.record.seconds = record.seconds_between(self.moment, datetime.now(utcnow().tzinfo))
         self.record.write()
         self.observer.changed(self.record)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from isotherm.tekton import BadInput
 from isotherm_local.runner.documents import Document, FieldPath, dotted
-from isotherm_local.runner.substitution import Value
+from isotherm_local.runner.substitution import Value, Variables, references
 
 TYPES = ("string", "array", "object")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
@@ -66,6 +66,12 @@ class WorkspaceSpec:
     name: str
     optional: bool
     read_only: bool
+    mount_path: str = ""
+
+    @property
+    def path(self) -> str:
+        """Name its place in a pod."""
+        return self.mount_path or f"/workspace/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -87,16 +93,21 @@ class When:
 
 @dataclass(frozen=True)
 class Step:
-    """A step with its template merged in; `mounts` maps a volume's mountPath to its name."""
+    """A step with its template merged in; `mounts` maps a volume's mountPath to its name.
+
+    It has a `command` or a `script`. `on_error` is continue, stopAndFail or a reference.
+    """
 
     name: str
     image: str
     command: tuple[str, ...]
+    script: str
     args: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     working_dir: str
     mounts: Mapping[str, str]
     timeout: float | None
+    on_error: str
     source: Source
 
 
@@ -114,8 +125,19 @@ class TaskSpec:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """What a PipelineTask fans out over: `params` whose values are arrays, and `include`d combinations."""
+
+    params: Mapping[str, Value]
+    include: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True)
 class PipelineTask:
-    """A Task of a Pipeline: `workspaces` maps the Task's workspace to the Pipeline's and a subPath."""
+    """A Task of a Pipeline: `workspaces` maps the Task's workspace to the Pipeline's and a subPath.
+
+    What an embedded Task uses without declaring it: `inherited` results of earlier Tasks, `implied` params.
+    """
 
     name: str
     task: TaskSpec
@@ -128,6 +150,10 @@ class PipelineTask:
     final: bool
     embedded: bool
     source: Source
+    matrix: Matrix | None = None
+    on_error: str = ""
+    inherited: Variables = field(default_factory=Variables)
+    implied: Mapping[str, ParamSpec] = field(default_factory=dict)
 
     def with_(self, **changes: Any) -> PipelineTask:
         """Copy with some fields changed."""
@@ -148,13 +174,17 @@ class PipelineSpec:
 
 @dataclass(frozen=True)
 class Binding:
-    """A run's binding of a workspace to a volume of `kind` (persistentVolumeClaim, emptyDir, secret, ...)."""
+    """A run's binding of a workspace to a volume of `kind` (persistentVolumeClaim, emptyDir, secret, ...).
+
+    `items` maps the keys of a Secret or ConfigMap to their files, where not all keys are asked for.
+    """
 
     name: str
     kind: str
     target: str
     sub_path: str
     source: Source
+    items: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -196,6 +226,14 @@ def text_or(value: Any) -> Value:
     if isinstance(value, dict):
         return {str(key): str(item) for key, item in value.items()}
     return json.dumps(value)
+
+
+def on_error(item: Mapping[str, Any], source: Source) -> str:
+    """Read `onError`: continue, stopAndFail or a reference to a param."""
+    value = str(item.get("onError") or "")
+    if value not in ("", "continue", "stopAndFail") and not references(value):
+        raise source.refuse("onError", problem=f"is {value!r}", remedy="use continue or stopAndFail")
+    return value
 
 
 def type_of(value: Value) -> str:
@@ -249,7 +287,9 @@ def param_specs(items: Sequence[Mapping[str, Any]] | None, source: Source) -> di
 def workspace_specs(items: Sequence[Mapping[str, Any]] | None, source: Source) -> dict[str, WorkspaceSpec]:
     """Parse declared workspaces."""
     return {
-        name: WorkspaceSpec(name, bool(item.get("optional")), bool(item.get("readOnly")))
+        name: WorkspaceSpec(
+            name, bool(item.get("optional")), bool(item.get("readOnly")), str(item.get("mountPath") or "").rstrip("/")
+        )
         for name, (item, _) in by_name(items, source).items()
     }
 
@@ -280,21 +320,27 @@ def _step(item: Mapping[str, Any], template: Mapping[str, Any], index: int, sour
         if not mount.get("name") or not mount.get("mountPath"):
             raise source.refuse("volumeMounts", problem="needs name and mountPath", remedy="give both")
         mounts[mount["mountPath"].rstrip("/")] = mount["name"]
-    for required in ("image", "command"):
-        if not merged.get(required):
-            raise source.refuse(
-                problem=f"has no {required}", remedy=f"give {required}: an image's own entry point is not known here"
-            )
+    if not merged.get("image"):
+        raise source.refuse(problem="has no image", remedy="give image")
+    script = str(item.get("script") or "")
+    if script and merged.get("command"):
+        raise source.refuse(problem="has both script and command", remedy="give one of them, as Tekton demands")
+    if not script and not merged.get("command"):
+        raise source.refuse(
+            problem="has no command", remedy="give command: an image's own entry point is not known here"
+        )
     limit = merged.get("timeout")
     return Step(
         name=merged.get("name") or f"unnamed-{index}",
         image=merged["image"],
-        command=tuple(merged["command"]),
+        command=tuple(merged.get("command") or ()),
+        script=script,
         args=tuple(merged.get("args") or ()),
         env=_env(template, item, source),
         working_dir=merged.get("workingDir") or "",
         mounts=mounts,
         timeout=duration(limit, source / "timeout") if limit is not None else None,
+        on_error=on_error(item, source),
         source=source,
     )
 

@@ -52,11 +52,13 @@ def spellings(prefix: str, name: str, suffix: str = "") -> tuple[str, str, str]:
     return f"{prefix}.{name}{suffix}", f'{prefix}["{name}"]{suffix}', f"{prefix}['{name}']{suffix}"
 
 
-def params(values: Mapping[str, Value]) -> Variables:
-    """Make the variables of params from their values."""
+def params(values: Mapping[str, Value], of_task: bool = False) -> Variables:
+    """Make the variables of params from their values; a Task knows them as `inputs.params.x` too."""
     variables = Variables()
     for name, value in values.items():
         variables.define(spellings("params", name), value)
+        if of_task:
+            variables.define([f"inputs.params.{name}"], value)
     return variables
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from isotherm.tekton import BadInput
+from isotherm_local.runner import companions
+from isotherm_local.runner.companions import Companion
 from isotherm_local.runner.record import Namespace
 from isotherm_local.runner.specs import Binding, PipelineTask
 from isotherm_local.runner.substitution import Variables, apply
@@ -46,20 +49,47 @@ def claim_name(binding: Binding, run_uid: str) -> str:
     return f"pvc-{hashlib.sha256(f'{binding.name}{run_uid}'.encode()).hexdigest()[:10]}"
 
 
-def check(binding: Binding, namespace: Namespace) -> None:
-    """Refuse a binding whose Secret or ConfigMap is not there or whose claim is no folder name."""
+def check(binding: Binding, namespace: Namespace, beside: Sequence[Companion] = ()) -> None:
+    """Refuse a binding whose Secret or ConfigMap is neither here nor beside the run, or whose claim is no folder."""
     if binding.kind in ("secret", "configMap"):
-        folder = (namespace.secrets if binding.kind == "secret" else namespace.config_maps) / binding.target
-        if "/" in binding.target or binding.target.startswith(".") or not folder.is_dir():
-            what = "Secret" if binding.kind == "secret" else "ConfigMap"
+        what = "Secret" if binding.kind == "secret" else "ConfigMap"
+        folder = companions.folder(binding.kind, binding.target, namespace)
+        made = next((one for one in beside if (one.kind, one.name) == (binding.kind, binding.target)), None)
+        if made is None and ("/" in binding.target or binding.target.startswith(".") or not folder.is_dir()):
             raise binding.source.refuse(
                 problem=f": {what} {binding.target} does not exist in namespace {namespace.name}",
                 remedy=f"make the folder {folder} with one file per key",
             )
+        for key in binding.items:
+            if key not in made.keys if made else not (folder / key).is_file():
+                raise binding.source.refuse(
+                    binding.kind, "items", problem=f": {what} {binding.target} has no key {key}", remedy="correct it"
+                )
     if binding.kind == "persistentVolumeClaim" and ("/" in binding.target or binding.target.startswith(".")):
         raise binding.source.refuse(
             "persistentVolumeClaim", "claimName", problem=f"is {binding.target!r}", remedy="give a claim's name"
         )
+
+
+def check_read_only(task: PipelineTask, bindings: Mapping[str, Binding]) -> None:
+    """Refuse a readOnly workspace in a folder that the same Task may write: only a mount can tell them apart."""
+    places = {
+        name: (bindings[outer], PurePosixPath(bindings[outer].sub_path, inner))
+        for name, (outer, inner) in task.workspaces.items()
+        if outer in bindings
+    }
+    for name, (binding, path) in places.items():
+        if not task.task.workspaces[name].read_only or binding.kind == "emptyDir":
+            continue
+        for other, (another, beside) in places.items():
+            same = (binding.kind, binding.target or binding.name) == (another.kind, another.target or another.name)
+            inside = path.is_relative_to(beside) or beside.is_relative_to(path)
+            if same and inside and not task.task.workspaces[other].read_only:
+                raise task.source.refuse(
+                    "workspaces",
+                    problem=f": {name} is readOnly in a folder that the Task may write as {other}",
+                    remedy="give them different subPaths: a process cannot mount",
+                )
 
 
 def _root(binding: Binding, place: Place) -> tuple[Path, str]:
@@ -70,7 +100,14 @@ def _root(binding: Binding, place: Place) -> tuple[Path, str]:
         return place.run_folder / "claims" / name, name
     if binding.kind == "emptyDir":
         return place.attempt / "scratch" / "workspaces" / binding.name, ""
-    return (place.namespace.secrets if binding.kind == "secret" else place.namespace.config_maps) / binding.target, ""
+    folder = companions.folder(binding.kind, binding.target, place.namespace)
+    if not binding.items:
+        return folder, ""
+    chosen = place.attempt / "scratch" / "workspaces" / binding.name
+    for key, path in binding.items.items():
+        (chosen / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / key, chosen / path)
+    return chosen, ""
 
 
 def sub_path(binding: Binding, inner: str, variables: Mapping[str, str]) -> str:
@@ -111,8 +148,9 @@ def bind(
                 "subPath", problem=f": {path} leads out of its volume through a link", remedy="remove the link"
             )
         if binding.kind == "secret":
-            for file in path.iterdir():
-                file.chmod(stat.S_IRUSR | stat.S_IWUSR)
+            for file in path.rglob("*"):
+                if file.is_file():
+                    file.chmod(stat.S_IRUSR | stat.S_IWUSR)
         # A folder that another Task may write meanwhile does not tell who changed it.
         watched = binding.kind in ("secret", "configMap") or (
             task.task.workspaces[name].read_only and outer not in written
