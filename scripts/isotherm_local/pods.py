@@ -91,6 +91,7 @@ def pod_template(service: Object, runtime: Object) -> Template:
         "command": model.get("command") or found[0].get("command") or [],
         "args": [*(found[0].get("args") or []), *(model.get("args") or [])],
         "env": list(environment.values()),
+        "resources": model.get("resources") or found[0].get("resources") or {},
     }
     container = json.loads(_PLACEHOLDER.sub(lambda m: str(metadata[m[1].lower()]), json.dumps(container)))
     name = f"{metadata['name']}-predictor"

@@ -265,6 +265,8 @@ MUTANTS = [
     # kustomize
     Mutant("overlay-lists", DEV, "  - ../../pipelines\n", "  - ../..\n"),
     Mutant("overlay-lists", DEV, "namespace: isotherm-dev\n", "namespace: isotherm-dev\nnamePrefix: dev-\n"),
+    Mutant("overlay-settings", "overlays/prod/settings.yaml", "  promotion: manual\n", ""),
+    Mutant("overlay-settings", "overlays/prod/settings.yaml", "  promotion: manual\n", "  approval: manual\n"),
 ]
 
 # These need Go (or kubectl) and take a moment each.

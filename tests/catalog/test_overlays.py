@@ -31,40 +31,56 @@ def render(folder: str) -> Objects:
     return {(item["kind"], item["metadata"]["name"]): item for item in items}
 
 
-def default(objects: Objects, param: str) -> str:
-    """Default of a param of the main Pipeline."""
-    params = objects["Pipeline", "inverse-heat-pinn"]["spec"]["params"]
+def default(objects: Objects, param: str, pipeline: str = "inverse-heat-pinn") -> str:
+    """Default of a param of a Pipeline."""
+    params = objects["Pipeline", pipeline]["spec"]["params"]
     return next(item["default"] for item in params if item["name"] == param)
 
 
 def test_root_is_the_catalog_without_a_namespace() -> None:
     objects = render(".")
-    assert {name for kind, name in objects if kind == "Pipeline"} == {"inverse-heat-pinn", "rollback"}
+    assert {name for kind, name in objects if kind == "Pipeline"} == {"inverse-heat-pinn", "promote", "rollback"}
     assert len([kind for kind, _ in objects if kind == "Task"]) == 7
     assert ("PersistentVolumeClaim", "isotherm") in objects
     assert all("namespace" not in item["metadata"] for item in objects.values())
 
 
-@pytest.mark.parametrize(
-    ("overlay", "namespace", "storage", "min_improvement", "allow_source_image", "model_store", "pinned"),
-    [
-        ("dev", "isotherm-dev", "10Gi", "-0.02", "true", "pvc://isotherm/model-store", False),
-        ("staging", "isotherm-staging", "50Gi", "-0.02", "false", "s3://isotherm-models/staging", False),
-        ("prod", "ml-prod", "200Gi", "0", "false", "s3://isotherm-models/prod", True),
-    ],
-)
-def test_overlays_differ_as_their_comments_say(
-    overlay: str, namespace: str, storage: str, min_improvement: str, allow_source_image: str, model_store: str,
-    pinned: bool,
-) -> None:  # fmt: skip
-    objects = render(f"overlays/{overlay}")
-    assert objects["Namespace", namespace]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+DIFFERENCES = {
+    "dev": {
+        "namespace": "isotherm-dev", "storage": "10Gi", "train": ("500m", "2Gi"), "min-improvement": "-0.02",
+        "promotion": "auto", "allow-source-image": "true", "model-store": "pvc://isotherm/model-store",
+        "predictor-replicas": "1", "predictor-cpu": "100m", "predictor-memory": "512Mi", "pinned": False,
+    },
+    "staging": {
+        "namespace": "isotherm-staging", "storage": "50Gi", "train": ("2", "4Gi"), "min-improvement": "-0.02",
+        "promotion": "auto", "allow-source-image": "false", "model-store": "s3://isotherm-models/staging",
+        "predictor-replicas": "1", "predictor-cpu": "250m", "predictor-memory": "512Mi", "pinned": False,
+    },
+    "prod": {
+        "namespace": "ml-prod", "storage": "200Gi", "train": ("4", "8Gi"), "min-improvement": "0",
+        "promotion": "manual", "allow-source-image": "false", "model-store": "s3://isotherm-models/prod",
+        "predictor-replicas": "2", "predictor-cpu": "500m", "predictor-memory": "1Gi", "pinned": True,
+    },
+}  # fmt: skip
+OF_BOTH = ("allow-source-image", "model-store", "predictor-replicas", "predictor-cpu", "predictor-memory")
+
+
+@pytest.mark.parametrize("overlay", DIFFERENCES)
+def test_overlays_differ_as_the_documents_say(overlay: str) -> None:
+    wanted, objects = DIFFERENCES[overlay], render(f"overlays/{overlay}")
+    labels = objects["Namespace", str(wanted["namespace"])]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     claim = objects["PersistentVolumeClaim", "isotherm"]["spec"]
-    assert (claim["resources"]["requests"]["storage"], claim["accessModes"]) == (storage, ["ReadWriteOnce"])
-    assert default(objects, "min-improvement") == min_improvement
-    assert default(objects, "allow-source-image") == allow_source_image
-    assert default(objects, "model-store") == model_store
-    assert ("@sha256:" in default(objects, "predictor-image")) is pinned
+    assert (claim["resources"]["requests"]["storage"], claim["accessModes"]) == (wanted["storage"], ["ReadWriteOnce"])
+    resources = objects["Task", "pinn-train"]["spec"]["steps"][0]["computeResources"]
+    assert (resources["requests"]["cpu"], resources["requests"]["memory"]) == wanted["train"]
+    assert resources["limits"] == {"memory": resources["requests"]["memory"]}
+    for param in (*OF_BOTH, "min-improvement", "promotion"):
+        assert default(objects, param) == wanted[param], param
+    for param in OF_BOTH:
+        assert default(objects, param, "promote") == wanted[param], param
+    for pipeline in ("inverse-heat-pinn", "promote"):
+        assert ("@sha256:" in default(objects, "predictor-image", pipeline)) is wanted["pinned"]
     assert ("ConfigMap", "settings") not in objects
 
 

@@ -13,7 +13,7 @@ RESOLVERS = "tekton-pipelines-resolvers"
 SHELL = catalog_images.BASE  # Tekton's own init container for `script` and volumes needs a shell
 # Beyond Tekton's defaults; the catalog itself needs only the first.
 FLAGS = {"set-security-context": "true", "enable-cel-in-whenexpression": "true", "enable-param-enum": "true"}
-# What OpenShift's restricted-v2 SCC does to every pod: a UID of the namespace's range, group 0, a group for its volumes.
+# As OpenShift's restricted-v2 SCC does to every pod: a UID of the namespace's range, group 0, a group for its volumes.
 POD_TEMPLATE = {"securityContext": {"runAsUser": 1000680000, "runAsGroup": 0, "fsGroup": 1000680000}}
 SETTINGS = {"feature-flags": FLAGS, "config-defaults": {"default-pod-template": json.dumps(POD_TEMPLATE)}}
 

@@ -19,6 +19,7 @@ from isotherm_local.runner.run import run_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml"
+PROMOTE = ROOT / "pipelines/promote/runs/promote.yaml"
 ROLLBACK = ROOT / "pipelines/rollback/runs/rollback.yaml"
 NAMESPACE = "heat"
 MODEL = contract.DEFAULT_MODEL_NAME
@@ -169,3 +170,25 @@ def test_new_data_lands_on_green_takes_the_traffic_and_a_rollback_gives_it_back(
     assert target.live_version() == "1.1.0"
     champion = target.registry().get_model_version_by_alias(MODEL, contract.ALIAS_CHAMPION)
     assert champion.version == "1"
+
+
+def test_with_manual_promotion_a_model_waits_on_the_idle_colour_until_a_person_promotes_it(
+    target: Target, first: RunRecord
+) -> None:
+    waiting = target.run("waiting", revision=1, promotion="manual", predictor_memory="640Mi")
+    assert waiting.succeeded, waiting.culprit()
+    assert {name for name, state in states(waiting).items() if state == "Skipped"} == {"shift", "promote"}
+    assert waiting.tasks["deploy"].results["colour"] == "green"
+    assert target.live_version() == "1.1.0"
+    registry, version = target.registry(), waiting.tasks["register"].results["model-version"]
+    assert registry.get_model_version_by_alias(MODEL, contract.ALIAS_CHALLENGER).version == version
+    assert registry.get_model_version_by_alias(MODEL, contract.ALIAS_CHAMPION).version == "1"
+    page = (target.reports("waiting") / contract.REPORT_PAGE).read_text()
+    assert f"Pipeline promote with model-version {version}" in page
+
+    approved = {"model-version": version, "model-digest": waiting.results["model-digest"]}
+    promoted = target.start(PROMOTE, "promoted", target.place() | approved)
+    assert promoted.succeeded, promoted.culprit()
+    assert promoted.results == {"live-colour": "green", "live-version": version}
+    assert target.live_version() == f"1.{version}.0"
+    assert registry.get_model_version_by_alias(MODEL, contract.ALIAS_CHAMPION).version == version

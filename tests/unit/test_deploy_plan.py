@@ -63,12 +63,12 @@ def test_a_shift_in_progress_is_resumed_by_its_own_run_only() -> None:
         plan.choose_colour(route(0, 0), held, DIGEST, "run-1")
 
 
-def wanted(**changes: str) -> kube.Object:
+def wanted(size: render.Size = deploy.ONE_SMALL, **changes: str) -> kube.Object:
     values = {
         "model_name": "plate", "colour": "green", "digest": DIGEST, "semver": "1.2.0", "data_version": "dvc-1",
         "claimed_by": "run-1", "storage_uri": "pvc://claim/plate",
     }  # fmt: skip
-    return render.inference_service(**(values | changes))
+    return render.inference_service(**(values | changes), size=size)
 
 
 @settings(deadline=None)
@@ -77,7 +77,7 @@ def test_values_stay_values_in_every_template(text: str, other: str) -> None:
     made = wanted(claimed_by=text, storage_uri=other)
     assert made["metadata"]["annotations"][contract.ANNOTATION_CLAIMED_BY] == text
     assert made["spec"]["predictor"]["model"]["storageUri"] == other
-    assert set(made["spec"]["predictor"]["model"]) == {"modelFormat", "runtime", "storageUri", "env"}
+    assert set(made["spec"]["predictor"]["model"]) == {"modelFormat", "runtime", "storageUri", "env", "resources"}
     assert render.serving_runtime(text)["spec"]["containers"][0]["image"] == text
     assert render.service(name=text, model_name=other, colour="blue")["metadata"]["name"] == text
 
@@ -105,14 +105,32 @@ def test_names_fit_into_a_service_name() -> None:
 def test_an_inference_service_is_patched_only_where_it_differs() -> None:
     stored = wanted()
     stored["metadata"] |= {"resourceVersion": "3", "uid": "u"}
-    stored["spec"]["predictor"]["minReplicas"] = 2
+    stored["spec"]["predictor"]["maxReplicas"] = 2
     assert plan.inference_service(None, wanted()).action == plan.CREATE
     assert plan.inference_service(stored, wanted()).action == plan.KEEP
     change = plan.inference_service(stored, wanted(claimed_by="run-2"))
     assert change.action == plan.PATCH
     lines = [line.strip() for line in plan.diff(change).splitlines()[1:]]
     assert [line[0] for line in lines if "claimed-by" in line] == ["-", "+"]
-    assert "minReplicas" not in plan.diff(change)
+    assert "maxReplicas" not in plan.diff(change)
+
+
+def test_a_colours_size_is_in_its_inference_service_and_a_new_size_patches_it() -> None:
+    made = wanted(render.Size(3, "1", "2Gi"))
+    predictor = made["spec"]["predictor"]
+    assert predictor["minReplicas"] == 3
+    assert predictor["model"]["resources"] == {
+        "requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"},
+    }  # fmt: skip
+    assert plan.inference_service(made, wanted(render.Size(3, "1", "2Gi"))).action == plan.KEEP
+    assert plan.inference_service(made, wanted(render.Size(2, "1", "2Gi"))).action == plan.PATCH
+
+
+@pytest.mark.parametrize("size", [(0,), (-1,), (1, "0"), (1, "much"), (1, "1.5x"), (1, "1", "512"), (1, "1", "0Gi")])
+def test_a_size_that_kubernetes_would_refuse_is_bad_input(size: tuple[Any, ...]) -> None:
+    render.Size(1, "0.5", "1Gi")
+    with pytest.raises(tekton.BadInput, match="param predictor-"):
+        render.Size(*size)
 
 
 def test_a_runtime_that_differs_is_refused_with_the_field() -> None:

@@ -196,9 +196,27 @@ def test_a_rollback_is_told_as_one(tmp_path) -> None:
     reports = plausible()
     kept = {name: reports[name] for name in (contract.REPORT_SHIFT, contract.REPORT_PROMOTION)}
     kept[contract.REPORT_SHIFT] |= {"observed": {"blue": 1.0, "n": 50}, "after": {"blue": 100, "green": 0}}
+    kept[contract.REPORT_SHIFT] |= {"rollback": True}
     summary, html = build(write(tmp_path, kept), {"shift": "Succeeded", "demote": "Succeeded"})
     assert summary["observed_share"] == {"green": 0.0, "n": 50}
     assert "Traffic is back on version 1.2.0" in Page(html).text
+
+
+@pytest.mark.parametrize(
+    ("created", "told"), [(False, "ready on green and traffic stayed"), (True, "has the traffic already")]
+)
+def test_with_manual_promotion_the_report_says_what_a_person_starts(tmp_path, created: bool, told: str) -> None:
+    reports = plausible()
+    for name in (contract.REPORT_SHIFT, contract.REPORT_PROMOTION):
+        del reports[name]
+    deployed = {"model_version": "2", "model_digest": "f" * 64, "route_created": created}
+    reports[contract.REPORT_DEPLOYMENT] |= deployed
+    statuses = dict.fromkeys(("fetch-data", "train", "evaluate", "register", "deploy"), "Succeeded")
+    _, html = build(write(tmp_path, reports), statuses | {"shift": "None", "promote": "None"}, "Completed")
+    text = Page(html).text
+    assert told in text
+    assert f"Pipeline promote with model-version 2 and model-digest {'f' * 64}" in text
+    assert text.count("promotion is manual") == 2
 
 
 HOSTILE = "</style><script>alert(1)</script>\"'><img src=http://x/y onerror=alert(1)>{{ 7*7 }}"

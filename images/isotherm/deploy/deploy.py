@@ -1,9 +1,10 @@
 """Deploy a registered model on the colour that has no traffic (Task kserve-deploy).
 
 Reads   MODEL_NAME MODEL_VERSION MODEL_DIGEST MLFLOW_URI (which registered model), MODEL_STORE PREDICTOR_IMAGE (what
-        is served, by what), SERVICE_BLUE SERVICE_GREEN ROUTE ROUTE_HOST TLS_TERMINATION ROUTER_URL (where traffic comes
-        from), PIPELINE_RUN_UID, READY_TIMEOUT_SECONDS, ALLOW_SOURCE_IMAGE, DRY_RUN; folders REPORTS_DIR MODEL_STORE_DIR
-        MLFLOW_CREDENTIALS_DIR MODEL_STORE_CREDENTIALS_DIR
+        is served, by what), PREDICTOR_REPLICAS PREDICTOR_CPU PREDICTOR_MEMORY (how large), SERVICE_BLUE SERVICE_GREEN
+        ROUTE ROUTE_HOST TLS_TERMINATION ROUTER_URL (where traffic comes from), PIPELINE_RUN_UID, READY_TIMEOUT_SECONDS,
+        ALLOW_SOURCE_IMAGE, DRY_RUN; folders REPORTS_DIR MODEL_STORE_DIR MLFLOW_CREDENTIALS_DIR
+        MODEL_STORE_CREDENTIALS_DIR
 Writes  the model's folder in the model store; ServingRuntime, InferenceService and Services; on a first deployment the
         Route (all traffic to blue); deployment.json. An existing Route is never written.
 Result  RESULT_COLOUR RESULT_MODEL_DIGEST RESULT_INFERENCE_SERVICE RESULT_ROUTE_CREATED
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from isotherm.bundle import Bundle
 
 
+ONE_SMALL = render.Size()
+
+
 @dataclass(frozen=True)
 class Request:
     """What to deploy and where: the Task's params, checked."""
@@ -40,6 +44,7 @@ class Request:
     model_store: str
     predictor_image: str
     run_uid: str
+    size: render.Size = ONE_SMALL
     route_host: str = ""
     tls_termination: str = "edge"
     router_url: str = ""
@@ -98,6 +103,7 @@ def prepare(
         wanted = render.inference_service(
             model_name=model.name, colour=choice.colour, digest=model.digest, semver=model.semver,
             data_version=model.data_version, claimed_by=request.run_uid, storage_uri=location.uri,
+            size=request.size,
         )  # fmt: skip
         changes.append(plan.inference_service(stored[choice.colour], wanted))
     for colour, name in request.services.items():
@@ -232,7 +238,8 @@ def _from_environment() -> dict[str, Any]:
     """Deploy what the environment asks for."""
     env = tekton.environment(
         model_name=str, model_version=str, model_digest=str, mlflow_uri=str, service_blue=str, service_green=str,
-        route=str, model_store=str, predictor_image=str, route_host=str, tls_termination=str, router_url=str,
+        route=str, model_store=str, predictor_image=str, predictor_replicas=int, predictor_cpu=str,
+        predictor_memory=str, route_host=str, tls_termination=str, router_url=str,
         pipeline_run_uid=str, ready_timeout_seconds=float, allow_source_image=bool, dry_run=bool,
     )  # fmt: skip
     from isotherm.registry import client as registry
@@ -241,6 +248,7 @@ def _from_environment() -> dict[str, Any]:
         model_name=env.model_name, model_version=env.model_version, model_digest=env.model_digest,
         services=routes.pair(env.service_blue, env.service_green), route=env.route or env.model_name,
         model_store=env.model_store, predictor_image=env.predictor_image, run_uid=env.pipeline_run_uid,
+        size=render.Size(env.predictor_replicas, env.predictor_cpu, env.predictor_memory),
         route_host=env.route_host, tls_termination=env.tls_termination, router_url=env.router_url,
         ready_timeout_seconds=env.ready_timeout_seconds, allow_source_image=env.allow_source_image,
         dry_run=env.dry_run,

@@ -6,8 +6,10 @@ Inputs: names, digests and locations. Outputs: objects as the API takes them. Th
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,30 @@ from isotherm.deploy.kube import Object
 TEMPLATES = Path(__file__).parent / "templates"
 TERMINATIONS = ("edge", "none")
 LONGEST_NAME = 63
+_CPU = re.compile(r"[1-9][0-9]*m?|[0-9]+\.[0-9]{1,3}")
+_MEMORY = re.compile(r"[1-9][0-9]*(Mi|Gi)")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many predictor pods a colour has at least, and what each asks for (Kubernetes quantities).
+
+    Raises `tekton.BadInput` where Kubernetes would refuse the pods, or make none.
+    """
+
+    replicas: int = 1
+    cpu: str = "250m"
+    memory: str = "512Mi"
+
+    def __post_init__(self) -> None:
+        if self.replicas < 1:
+            raise tekton.BadInput(f"param predictor-replicas is {self.replicas}", remedy="give a whole number from 1")
+        if not _CPU.fullmatch(self.cpu):
+            raise tekton.BadInput(f"param predictor-cpu is {self.cpu[:40]!r}", remedy="give cores such as 1 or 250m")
+        if not _MEMORY.fullmatch(self.memory):
+            raise tekton.BadInput(
+                f"param predictor-memory is {self.memory[:40]!r}", remedy="give a size such as 512Mi or 2Gi"
+            )
 
 
 def inference_service_name(model_name: str, colour: str) -> str:
@@ -54,13 +80,14 @@ def serving_runtime(image: str) -> Object:
 
 
 def inference_service(
-    *, model_name: str, colour: str, digest: str, semver: str, data_version: str, claimed_by: str, storage_uri: str
-) -> Object:
+    *, model_name: str, colour: str, digest: str, semver: str, data_version: str, claimed_by: str, storage_uri: str,
+    size: Size,
+) -> Object:  # fmt: skip
     """InferenceService of one colour, serving one stored model."""
     return _render(
         "inference-service", name=inference_service_name(model_name, colour), model_name=model_name, colour=colour,
         digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by, storage_uri=storage_uri,
-        runtime=runtime_name(),
+        runtime=runtime_name(), replicas=size.replicas, cpu=size.cpu, memory=size.memory,
     )  # fmt: skip
 
 

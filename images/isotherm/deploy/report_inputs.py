@@ -136,6 +136,9 @@ class Deployment(_Report):
     outcome: str | None = None
     dry_run: bool = False
     plan: list[Any] | str | None = None
+    route_created: bool = False
+    model_version: str | int | None = None
+    model_digest: str | None = None
 
 
 class Shift(_Report):
@@ -148,6 +151,7 @@ class Shift(_Report):
     observed: dict[str, float] | None = None
     outcome: str | None = None
     restored: bool = False
+    rollback: bool = False
     live_version: str | int | None = None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from isotherm import contract
-from isotherm.deploy.report_inputs import ALIASES, Reports
+from isotherm.deploy.report_inputs import ALIASES, Deployment, Reports
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -102,9 +102,22 @@ def headline(reports: Reports, summary: Mapping[str, Any]) -> Headline:
         return _shifted(reports, summary)
     if reports.deployment and reports.deployment.dry_run:
         return Headline("Planned, not deployed", "This was a dry run: the plan is below, traffic stayed.", "plain")
+    if reports.deployment:
+        return _waiting(reports.deployment)
     if not reports.by_task():
         return Headline("Nothing was reported", "No Task of this run left a report.", "plain")
     return Headline("The run ended before any traffic moved", reason_text(reports), "plain")
+
+
+def _waiting(deployment: Deployment) -> Headline:
+    """With manual promotion a run ends here: the model is deployed, and a person decides."""
+    version = contract.semver(str(deployment.model_version))
+    how = f"Pipeline promote with model-version {deployment.model_version} and model-digest {deployment.model_digest}"
+    if deployment.route_created or deployment.outcome == "unchanged":
+        text = f"It has the traffic already, as a Route's first model does; {how} names it champion."
+        return Headline(f"Version {version} serves and waits for approval", text, "plain")
+    text = f"It is ready on {deployment.colour} and traffic stayed where it was; {how} gives it the traffic."
+    return Headline(f"Version {version} waits for approval", text, "plain")
 
 
 def _shifted(reports: Reports, summary: Mapping[str, Any]) -> Headline:
@@ -114,11 +127,12 @@ def _shifted(reports: Reports, summary: Mapping[str, Any]) -> Headline:
     live = ", ".join(f"{colour} {weight} %" for colour, weight in after.items() if weight)
     if shift and shift.outcome == "unchanged":
         return Headline(f"{name} already had the traffic", f"Nothing had to move: {live}.", "good")
-    rollback = reports.evaluation is None
+    rollback = shift is not None and shift.rollback
     share = summary["observed_share"]
     seen = f" {share['n']} answers were watched on the way through the router." if share else ""
     title = f"Traffic is back on {name.replace('V', 'v')}" if rollback else f"{name} has the traffic"
-    return Headline(title, f"{'' if rollback else reason_text(reports) + ' '}Traffic now: {live}.{seen}", "good")
+    why = f"{reason_text(reports)} " if reports.evaluation else ""
+    return Headline(title, f"{why}Traffic now: {live}.{seen}", "good")
 
 
 def _failure(reports: Reports, failed: list[str]) -> str:

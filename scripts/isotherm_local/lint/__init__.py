@@ -21,7 +21,7 @@ from isotherm_local.lint.model import RULES, Catalog, Finding
 
 # What each family's import registers; named here so that the imports are seen to have a use.
 FAMILIES = (files, steps, images, programs, wiring, runs, docs, schema, overlays)
-NEED_GO = {"schema", "render", "overlay-namespace", "overlay-digest", "overlay-image-ref"}
+NEED_GO = {"schema", "rendered", "render", "overlay-namespace", "overlay-digest", "overlay-image-ref"}
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 

@@ -1,12 +1,14 @@
-"""Build and find the two Go programs that the catalog's checks need: Tekton's own validation, and kustomize.
+"""Build and find the two Go programs that the catalog's checks need: the validation program, and kustomize.
 
-Both come from the module in scripts/schemas, whose go.sum pins every source. Binaries lie outside the checkout, in a
-folder of the user's cache named by a hash of that module: they are built once per version, and a checkout stays clean.
+Both come from the module in scripts/schemas, whose go.sum pins every source. KServe's module asks for much more than
+its CustomResourceDefinitions: only those are taken, from the version and hash in crds.sum. Binaries lie outside the
+checkout, in a folder of the user's cache named by a hash of that module: they are built once per version.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,7 +17,17 @@ from pathlib import Path
 
 REQUIRE = "ISOTHERM_REQUIRE_GO"
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5"
-PIPELINES = "github.com/tektoncd/pipeline"
+# Where each module keeps the CustomResourceDefinitions that the catalog's objects are compared with.
+DEFINITIONS = {
+    "github.com/tektoncd/pipeline": ["config/300-crds/*.yaml"],
+    "github.com/openshift/api": [
+        "route/v1/zz_generated.crd-manifests/routes.crd.yaml",
+        "console/v1/zz_generated.crd-manifests/00_consoleyamlsamples.crd.yaml",
+    ],
+}
+KSERVE_DEFINITIONS = [
+    f"config/crd/full/serving.kserve.io_{kind}.yaml" for kind in ("inferenceservices", "servingruntimes")
+]
 
 
 class Missing(Exception):
@@ -29,7 +41,7 @@ def required() -> bool:
 
 def _cache(module: Path) -> Path:
     digest = hashlib.sha256()
-    for path in sorted([module / "go.mod", module / "go.sum", *module.rglob("*.go")]):
+    for path in sorted([module / "go.mod", module / "go.sum", module / "crds.sum", *module.rglob("*.go")]):
         digest.update(path.read_bytes())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "isotherm" / "schemas" / digest.hexdigest()[:16]
@@ -57,6 +69,22 @@ def _built(module: Path, name: str, package: str) -> Path:
     return path
 
 
+def _kserve(module: Path) -> Path:
+    """Folder of KServe's module. Raises `Missing`, also where it is not the one that crds.sum names."""
+    name, version, sum_ = (module / "crds.sum").read_text(encoding="utf-8").split()
+    found = json.loads(_go(module, "mod", "download", "-json", f"{name}@{version}"))
+    if found["Sum"] != sum_:
+        raise Missing(f"{name} {version} has hash {found['Sum']}, not that of crds.sum; find out who changed it")
+    return Path(found["Dir"])
+
+
+def _definitions(module: Path) -> list[Path]:
+    found = [path for pattern in KSERVE_DEFINITIONS for path in _kserve(module).glob(pattern)]
+    for name, patterns in DEFINITIONS.items():
+        found += [path for pattern in patterns for path in source(module, name).glob(pattern)]
+    return found
+
+
 @cache
 def source(module: Path, package: str) -> Path:
     """Return the folder of a pinned module's source, fetched where it is not there. Raises `Missing`."""
@@ -66,13 +94,15 @@ def source(module: Path, package: str) -> Path:
 
 @cache
 def validator(module: Path) -> tuple[Path, Path]:
-    """Return the validation program and the folder of Tekton's CustomResourceDefinitions. Raises `Missing`."""
+    """Return the validation program and the folder of CustomResourceDefinitions. Raises `Missing`."""
     program = _built(module, "validate", "./validate")
     schemas = program.parent / "crds"
     if not schemas.exists():
+        definitions = _definitions(module)
         partial = schemas.with_name(f"crds.{os.getpid()}")
-        shutil.copytree(source(module, PIPELINES) / "config" / "300-crds", partial, copy_function=shutil.copyfile)
-        partial.chmod(0o755)
+        partial.mkdir(exist_ok=True)
+        for path in definitions:
+            shutil.copyfile(path, partial / path.name)
         try:
             partial.rename(schemas)
         except OSError:  # a check beside this one was faster

@@ -55,7 +55,7 @@ def _steps(items: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @rule("render")
 def renders(catalog: Catalog) -> Iterable[Place]:
-    """The root and every overlay render, and Tekton accepts what they render."""
+    """The root and every overlay render, and who reads the objects accepts them."""
     for folder in (".", *(f"overlays/{name}" for name in OVERLAYS)):
         place = read_document(catalog.root / folder / "kustomization.yaml")
         text, refusal = render(catalog, folder)
@@ -66,7 +66,7 @@ def renders(catalog: Catalog) -> Iterable[Place]:
             path = Path(work) / "rendered.yaml"
             path.write_text(text, encoding="utf-8")
             for _, message in complaints(catalog, [path]):
-                yield place, (), f"renders what Tekton refuses: {message}"
+                yield place, (), f"renders what its readers refuse: {message}"
 
 
 @rule("overlay-lists")
@@ -91,6 +91,20 @@ def overlay_lists(catalog: Catalog) -> Iterable[Place]:
                 yield doc, ("resources",), f"does not list {room}; add it"
         if "../.." in given:
             yield doc, ("resources",), "lists ../.., which holds this overlay; list the rooms"
+
+
+@rule("overlay-settings")
+def overlay_settings(catalog: Catalog) -> Iterable[Place]:
+    """Every key of an overlay's settings.yaml is copied to where something reads it, and every overlay has them all."""
+    component = catalog.root / "overlays" / "components" / "settings" / "kustomization.yaml"
+    read = {r["source"]["fieldPath"].removeprefix("data.") for r in read_document(component).data["replacements"]}
+    for name in OVERLAYS:
+        doc = read_document(catalog.root / "overlays" / name / "settings.yaml")
+        given = set(doc.data["data"])
+        for key in sorted(given - read):
+            yield doc, ("data", key), "is read by nothing; name it in components/settings or drop it"
+        for key in sorted(read - given):
+            yield doc, ("data",), f"does not give {key}, which components/settings copies; add it"
 
 
 @rule("overlay-namespace")

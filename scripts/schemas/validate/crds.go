@@ -8,8 +8,10 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
 )
@@ -20,15 +22,16 @@ type crd struct {
 	validator  validation.SchemaValidator
 }
 
-type crds map[string]crd
+type crds map[schema.GroupVersionKind]crd
 
-// loadCRDs reads every v1 schema of the CustomResourceDefinitions in a folder.
+// loadCRDs reads every schema of the CustomResourceDefinitions in a folder.
 func loadCRDs(folder string) (crds, error) {
 	paths, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
 	if err != nil {
 		return nil, err
 	}
 	schemas := crds{}
+	groups := map[string]bool{}
 	for _, path := range paths {
 		content, err := os.ReadFile(path)
 		if err != nil {
@@ -39,19 +42,21 @@ func loadCRDs(folder string) (crds, error) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		for _, version := range definition.Spec.Versions {
-			if version.Name != "v1" {
+			if version.Schema == nil {
 				continue
 			}
-			schema, err := compile(version.Schema)
+			compiled, err := compile(version.Schema)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
-			schemas[definition.Spec.Names.Kind] = schema
+			kind := schema.GroupVersionKind{Group: definition.Spec.Group, Version: version.Name, Kind: definition.Spec.Names.Kind}
+			schemas[kind] = compiled
+			groups[kind.Group] = true
 		}
 	}
-	for _, kind := range []string{"Task", "Pipeline", "PipelineRun"} {
-		if _, found := schemas[kind]; !found {
-			return nil, fmt.Errorf("no CustomResourceDefinition of kind %s in %s", kind, folder)
+	for _, group := range []string{"tekton.dev", "serving.kserve.io", "route.openshift.io", "console.openshift.io"} {
+		if !groups[group] {
+			return nil, fmt.Errorf("no CustomResourceDefinition of group %s in %s", group, folder)
 		}
 	}
 	return schemas, nil
@@ -70,18 +75,38 @@ func compile(schema *apiextensionsv1.CustomResourceValidation) (crd, error) {
 	return crd{structural: structural, validator: validator}, err
 }
 
-// check names the fields of a document that the kind's schema does not know, and the values that it does not allow.
-func (schemas crds) check(kind string, document []byte) []string {
+// hasGroup tells whether a group's kinds are defined here.
+func (schemas crds) hasGroup(group string) bool {
+	for kind := range schemas {
+		if kind.Group == group {
+			return true
+		}
+	}
+	return false
+}
+
+// check names the fields of a document that the kind's schema does not know, and the values that it does not allow. Groups
+// without schemas here are passed over.
+func (schemas crds) check(kind schema.GroupVersionKind, document []byte) []string {
+	known, found := schemas[kind]
+	if !found {
+		if schemas.hasGroup(kind.Group) {
+			return []string{fmt.Sprintf("%s has no kind %s", kind.GroupVersion(), kind.Kind)}
+		}
+		return nil
+	}
 	var object map[string]any
 	if err := yaml.Unmarshal(document, &object); err != nil {
 		return []string{err.Error()}
 	}
 	var complaints []string
 	options := structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}
-	for _, path := range pruning.PruneWithOptions(object, schemas[kind].structural, true, options) {
+	for _, path := range pruning.PruneWithOptions(object, known.structural, true, options) {
 		complaints = append(complaints, fmt.Sprintf("unknown field %q", path))
 	}
-	for _, complaint := range validation.ValidateCustomResource(field.NewPath(""), object, schemas[kind].validator) {
+	// As the API server does before it looks at values: a Route's schema counts on the defaults of fields that are left out.
+	defaulting.Default(object, known.structural)
+	for _, complaint := range validation.ValidateCustomResource(field.NewPath(""), object, known.validator) {
 		complaints = append(complaints, complaint.Error())
 	}
 	return complaints

@@ -1,9 +1,11 @@
-// Command validate checks Tekton manifests with Tekton's own types and CRD schemas.
+// Command validate checks manifests with the types and schemas of those who read them: Tekton, KServe, OpenShift, Kubernetes.
 //
 // Usage: validate CRD-FOLDER FILE...
 //
 // Each YAML document of kind Task, Pipeline or PipelineRun is decoded strictly (an unknown or doubled field is an error), compared with the
 // OpenAPI schema of its CustomResourceDefinition, defaulted, and validated as Tekton's admission webhook would (references, cycles, types).
+// KServe's kinds and OpenShift's Routes and console kinds are compared with their CustomResourceDefinitions; OpenShift's and Kubernetes' own
+// kinds are decoded strictly into their types. The pods of Tasks and ServingRuntimes must pass pod security profile `restricted`.
 // Findings go to stdout, one JSON object a line: {"file", "document", "message"}. Exit 0 without findings, 1 with some, 2 when it cannot work.
 package main
 
@@ -19,6 +21,8 @@ import (
 
 	v1 "github.com/tektoncd/pipeline/pkg/apis/pipeline/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"knative.dev/pkg/apis"
 	"sigs.k8s.io/yaml"
@@ -50,20 +54,52 @@ func newResource(kind string) resource {
 	}
 }
 
-// check returns the complaints about one YAML document; other API groups have none.
-func check(schemas crds, document []byte) []string {
+// rules are what documents are compared with.
+type rules struct {
+	schemas crds
+	scheme  *runtime.Scheme
+	profile restricted
+}
+
+func loadRules(crdFolder string) (rules, error) {
+	schemas, err := loadCRDs(crdFolder)
+	if err != nil {
+		return rules{}, err
+	}
+	scheme, err := newScheme()
+	if err != nil {
+		return rules{}, err
+	}
+	profile, err := newRestricted()
+	return rules{schemas, scheme, profile}, err
+}
+
+// check returns the complaints about one YAML document.
+func (known rules) check(document []byte) []string {
 	var meta metav1.TypeMeta
 	if err := yaml.Unmarshal(document, &meta); err != nil {
 		return []string{err.Error()}
 	}
-	if meta.APIVersion != v1.SchemeGroupVersion.String() {
-		return nil
+	kind := meta.GroupVersionKind()
+	if kind.GroupVersion() == v1.SchemeGroupVersion {
+		return known.checkTekton(kind, document)
 	}
-	object := newResource(meta.Kind)
+	complaints := known.schemas.check(kind, document)
+	if len(complaints) == 0 { // else the schema has said it, with the whole path
+		complaints = checkType(known.scheme, kind, document)
+	}
+	if isRuntime(kind.Group, kind.Kind) {
+		complaints = append(complaints, known.profile.checkRuntime(document)...)
+	}
+	return complaints
+}
+
+func (known rules) checkTekton(kind schema.GroupVersionKind, document []byte) []string {
+	object := newResource(kind.Kind)
 	if object == nil {
-		return []string{fmt.Sprintf("kind %s is none of Task, Pipeline, PipelineRun", meta.Kind)}
+		return []string{fmt.Sprintf("kind %s is none of Task, Pipeline, PipelineRun", kind.Kind)}
 	}
-	complaints := schemas.check(meta.Kind, document)
+	complaints := known.schemas.check(kind, document)
 	if err := yaml.UnmarshalStrict(document, object); err != nil {
 		if len(complaints) > 0 { // the schema has said it, with the whole path
 			return complaints
@@ -79,10 +115,13 @@ func check(schemas crds, document []byte) []string {
 	if err := object.Validate(ctx); err != nil {
 		complaints = append(complaints, err.Error())
 	}
+	if task, ok := object.(*v1.Task); ok {
+		complaints = append(complaints, known.profile.checkTask(task)...)
+	}
 	return complaints
 }
 
-func checkFile(schemas crds, path string) ([]finding, error) {
+func (known rules) checkFile(path string) ([]finding, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -97,20 +136,20 @@ func checkFile(schemas crds, path string) ([]finding, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		for _, message := range check(schemas, document) {
+		for _, message := range known.check(document) {
 			findings = append(findings, finding{File: path, Document: number, Message: message})
 		}
 	}
 }
 
 func run(crdFolder string, paths []string) (int, error) {
-	schemas, err := loadCRDs(crdFolder)
+	known, err := loadRules(crdFolder)
 	if err != nil {
 		return 2, err
 	}
 	status, out := 0, json.NewEncoder(os.Stdout)
 	for _, path := range paths {
-		findings, err := checkFile(schemas, path)
+		findings, err := known.checkFile(path)
 		if err != nil {
 			return 2, err
 		}
