@@ -17,10 +17,12 @@ from pathlib import Path
 
 REQUIRE = "ISOTHERM_REQUIRE_GO"
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5"
+PIPELINES = "github.com/tektoncd/pipeline"
+OPENSHIFT = "github.com/openshift/api"
 # Where each module keeps the CustomResourceDefinitions that the catalog's objects are compared with.
 DEFINITIONS = {
-    "github.com/tektoncd/pipeline": ["config/300-crds/*.yaml"],
-    "github.com/openshift/api": [
+    PIPELINES: ["config/300-crds/*.yaml"],
+    OPENSHIFT: [
         "route/v1/zz_generated.crd-manifests/routes.crd.yaml",
         "console/v1/zz_generated.crd-manifests/00_consoleyamlsamples.crd.yaml",
     ],
