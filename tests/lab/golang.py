@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 from isotherm_local.lint import gotools
-
 from lab.part import CHECKOUT, Lab, LabError
 
 MODULES = Path(__file__).parent / "modules"

@@ -84,7 +84,8 @@ def start(lab: Lab) -> None:
     items = [_adapt(item, ca) for item in _rendered(lab) if item["kind"] not in _LEFT_OUT]
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     crds = [item for item in items if item["kind"] == "CustomResourceDefinition"]
-    lab.apply([namespace, *crds])
+    lab.apply([namespace])
+    lab.apply_definitions(crds)
     rest = [item for item in items if item not in crds]
     secret = pki.serving_secret(lab, CERTIFICATE, NAMESPACE, WEBHOOK_SERVICE)
     lab.apply([secret, _config(), *rest])

@@ -88,6 +88,13 @@ class Lab:
         text = yaml.safe_dump_all(list(objects), sort_keys=False)
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
 
+    def apply_definitions(self, items: Iterable[Object]) -> None:
+        """Apply CustomResourceDefinitions and wait until the API server serves them: controllers look once."""
+        definitions = list(items)
+        self.apply(definitions)
+        names = [f"crd/{item['metadata']['name']}" for item in definitions]
+        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+
     def deployments_ready(self, namespace: str) -> str:
         """Empty when every Deployment of the namespace is rolled out, else which are not."""
         items = self.get("deployments", "-n", namespace)["items"]

@@ -14,14 +14,12 @@ from lab.part import CHECKOUT, DOMAIN, NODE_IP, Lab, Part
 
 HTTP_PORT, HTTPS_PORT, HEALTH_PORT = 8080, 8443, 8936
 URL = f"http://{NODE_IP}:{HTTP_PORT}"
-CRD = "routes.route.openshift.io"
 
 
 def start(lab: Lab) -> None:
     """The CRD, then the router."""
     file = golang.openshift_api() / "route" / "v1" / "zz_generated.crd-manifests" / "routes.crd.yaml"
-    lab.apply(manifests.documents(file))
-    lab.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=60s")
+    lab.apply_definitions(manifests.documents(file))
     path = ":".join(str(CHECKOUT / folder) for folder in ("tests", "scripts", "images"))
     command = [
         sys.executable, "-m", "lab.router", f"--kubeconfig={lab.kubeconfig}", f"--folder={lab.folder('router')}",

@@ -34,9 +34,12 @@ def _install(lab: Lab, module: str, items: Iterable[Object]) -> None:
     """Everything but ConfigMaps; those wait until the webhook that checks them answers (`_configure`)."""
     version = manifests.version(module)
     adapted = [_adapt(item, version) for item in items if item["kind"] != "HorizontalPodAutoscaler"]
-    first = [item for item in adapted if item["kind"] in ("Namespace", "CustomResourceDefinition")]
-    lab.apply(first)
-    rest = [item for item in adapted if item not in first]
+    namespaces = [item for item in adapted if item["kind"] == "Namespace"]
+    definitions = [item for item in adapted if item["kind"] == "CustomResourceDefinition"]
+    if namespaces:
+        lab.apply(namespaces)
+    lab.apply_definitions(definitions)
+    rest = [item for item in adapted if item["kind"] not in ("Namespace", "CustomResourceDefinition")]
     # The webhook's configuration exists only once it is applied, so ConfigMaps of a first installation pass it by.
     lab.apply(sorted(rest, key=lambda item: item["kind"].endswith("WebhookConfiguration")))
 
