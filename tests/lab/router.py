@@ -6,7 +6,7 @@ Usage: PYTHONPATH=tests:scripts:images python -m lab.router --kubeconfig FILE --
 Inputs   Routes, Services and EndpointSlices of all namespaces, by list and watch
 Outputs  HAProxy on two ports; `status.ingress` of every Route; `spec.host` of those that name none (on OpenShift the
          API server fills it in, a Route CRD does not); DIR/router.log, DIR/haproxy.log, DIR/router-ca.crt, DIR/haproxy/
-Health   GET http://ADDRESS:HEALTH_PORT/healthz: 200 once HAProxy runs the Routes of the API, else 503
+Health   GET http://127.0.0.1:HEALTH_PORT/healthz, and on ADDRESS: 200 once HAProxy runs the Routes of the API, else 503
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ async def _health(controller: RouterController, address: str, port: int) -> asyn
         finally:
             writer.close()
 
-    return await asyncio.start_server(answer, address, port)
+    return await asyncio.start_server(answer, sorted({"127.0.0.1", address}), port)
 
 
 def _api_client(kubeconfig: Path) -> Any:

@@ -55,8 +55,8 @@ class Watched:
                 time.sleep(0 if failures == 1 else _pause(failures))
             except Exception as error:  # a thread that ends would leave the router with what it last heard, silently
                 failures += 1
-                pause = _pause(failures)
-                log.warning("%s: %s: %s; again in %.1f s", self.name, type(error).__name__, str(error)[:300], pause)
+                pause, words = _pause(failures), " ".join(str(error).split())[:200]
+                log.warning("%s: %s: %s; again in %.1f s", self.name, type(error).__name__, words, pause)
                 time.sleep(pause)
 
     def _list(self) -> str:
@@ -96,14 +96,14 @@ class Watched:
         return version
 
     def _open(self, **options: Any) -> Any:
-        response = self.call(_preload_content=False, **options)
-        if response.status == 410:
-            raise Expired("the version is gone")
-        if response.status != 200:
-            text = response.read()[:300].decode(errors="replace")
-            response.release_conn()
-            raise ConnectionError(f"HTTP {response.status}: {text}")
-        return response
+        from kubernetes.client.exceptions import ApiException
+
+        try:
+            return self.call(_preload_content=False, **options)
+        except ApiException as error:
+            if error.status == 410:
+                raise Expired("410 Gone") from error
+            raise
 
     def _take(self, event: dict[str, Any]) -> str:
         """Apply one event and return its version."""
