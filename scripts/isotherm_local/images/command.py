@@ -21,6 +21,7 @@ from isotherm_local.images import engines, families, layout, make
 
 ROOT = Path(__file__).resolve().parents[3]
 MB = 1e6
+BEGIN, END = "<!-- images: begin -->", "<!-- images: end -->"
 
 
 def default_cache() -> Path:
@@ -68,6 +69,22 @@ def table(images: Sequence[layout.Built]) -> str:
     return "\n".join(lines)
 
 
+def document(images: Sequence[layout.Built], path: Path) -> None:
+    """Put the sizes into a document, between its two marks. Raises `tekton.BadInput` where it has none."""
+    text = path.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise tekton.BadInput(
+            f"{path} has no marks for the table", remedy=f"write {BEGIN} and {END} on lines of their own"
+        )
+    rows = ["| image | MB | without the base | compressed | built in |", "|---|---|---|---|---|"]
+    for one in images:
+        sizes = " | ".join(f"{size / MB:.0f}" for size in (one.unpacked, one.unpacked - one.base, one.compressed))
+        rows.append(f"| `{one.name}` | {sizes} | {one.seconds:.0f} s |")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text("\n".join([f"{before}{BEGIN}", *rows, f"{END}{after}"]), encoding="utf-8")
+
+
 def archives(plan: make.Plan, built: Sequence[layout.Built], folder: Path) -> None:
     """Write each image as an OCI archive, FAMILY.tar; one that is there with the same digest stays."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--push", metavar="REGISTRY", help="push each to REGISTRY/isotherm/FAMILY:VERSION")
     add("--json", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--document", type=Path, metavar="FILE", help="write the table into a document, between its marks")
     add("--again", action="store_true", help="build even what did not change")
     add("--cache", type=Path, default=default_cache(), help="folder of builds (default: %(default)s)")
     add("--clean", action="store_true", help="remove everything that builds left in the cache, and stop")
@@ -137,6 +155,8 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps([asdict(one) for one in built], indent=2) + "\n")
+    if options.document:
+        document(built, options.document)
     if options.archives:
         archives(plan, built, options.archives)
     if options.push:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import configparser
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,15 +21,21 @@ _TAKEN = ("index-url", "extra-index-url", "trusted-host", "proxy", "default-time
 
 
 def _settings() -> dict[str, str]:
-    """Read pip's settings on this machine, those of the environment above those of files."""
-    found: dict[str, str] = {}
-    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
-    lines = sorted(done.stdout.splitlines(), key=lambda line: line.startswith(":env:"))
-    for line in lines:
-        name, equals, value = line.partition("=")
-        if equals:
-            # pip prints a value as Python would: quoted, a list's lines joined by \n.
-            found[name.rpartition(".")[2]] = value.strip().strip("'\"").replace("\\n", "\n")
+    """Read pip's settings on this machine, later places above earlier ones, the environment above all.
+
+    pip itself is not asked: an environment made by uv has none.
+    """
+    home = Path.home()
+    user = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip" / "pip.conf"
+    files = [Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"), home / ".pip" / "pip.conf", user]
+    config = configparser.RawConfigParser()
+    config.read([*files, Path(os.environ.get("PIP_CONFIG_FILE") or os.devnull)], encoding="utf-8")
+    found = {
+        name: value for section in ("global", "install") if section in config for name, value in config.items(section)
+    }
+    for name in (*_TAKEN, "cert"):
+        if value := os.environ.get(f"PIP_{name.upper().replace('-', '_')}"):
+            found[name] = value
     return found
 
 
