@@ -24,7 +24,7 @@ DATABASE = "mlflow"
 def start_s3(lab: Lab) -> None:
     """versitygw, with a folder for each bucket."""
     keys = secrets.read(lab)
-    root = lab.folder("s3")
+    root = lab.folder("buckets")
     for bucket in BUCKETS:
         (root / bucket).mkdir(exist_ok=True)
     command = [str(golang.binary(lab, "versitygw", "versitygw")), "--port", f"{NODE_IP}:{S3_PORT}", "--region", REGION]
@@ -116,7 +116,7 @@ def postgres_ready(lab: Lab) -> str:
 
 def database_uri(lab: Lab) -> str:
     """SQLAlchemy's address of the database."""
-    return f"postgresql://mlflow:{secrets.read(lab)['postgres']}@{NODE_IP}:{POSTGRES_PORT}/{DATABASE}"
+    return f"postgresql+psycopg2://mlflow:{secrets.read(lab)['postgres']}@{NODE_IP}:{POSTGRES_PORT}/{DATABASE}"
 
 
 S3 = Part(

@@ -1,0 +1,101 @@
+"""Each Task by itself: once with what a former run left (success), once with what it must refuse (failure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.cluster import Finished, Object, eventually
+from e2e.conftest import Catalog
+
+pytestmark = pytest.mark.core
+CREDENTIALS = {"name": "dvc-credentials", "secret": {"secretName": "dvc-credentials"}}
+
+
+def workspace(name: str, path: str) -> Object:
+    """A folder of the run's volume as a Task's workspace."""
+    return {"name": name, "subPath": path, "persistentVolumeClaim": {"claimName": "isotherm"}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a Task is called: which of the former run's params, which workspaces, what makes it fail and what it says."""
+
+    workspaces: tuple[str, ...]
+    wrong: dict[str, Any]
+    says: str
+    uses: str = ""  # the pipeline task whose params are taken; empty: the Task has only one place in the Pipeline
+
+
+CASES = {
+    "dvc-fetch": Case(("data", "reports"), {"data-path": "data/none"}, "data/none", "fetch-data"),
+    "pinn-train": Case(("data", "model", "reports"), {"dataset-hash": "0" * 32}, "dataset", "train"),
+    "evaluate-metrics": Case(("data", "model", "reports"), {"model-digest": "0" * 64}, "digest", "evaluate"),
+    "mlflow-register": Case(("reports",), {"model-digest": "0" * 64}, "another model", "register"),
+    "kserve-deploy": Case(("reports", "model-store"), {"model-version": "99"}, "99", "deploy"),
+    "route-shift": Case(("reports",), {"colour": "red"}, "red", "shift"),
+    "report-run": Case(("reports",), {"tasks-status": "Failed", "task-statuses": ["train=Failed"]}, "train", "report"),
+}
+
+
+def folder(name: str, run: str) -> str:
+    """Where the Pipeline puts a workspace."""
+    shared = {"data": "data", "model-store": "model-store"}
+    return shared.get(name) or f"runs/{run}/{name}"
+
+
+def task_run(catalog: Catalog, first: Finished, task: str, changes: dict[str, Any], name: str) -> Object:
+    """Create a TaskRun with the params that the former run gave this Task, changed by `changes`."""
+    case = CASES[task]
+    former = first.task(case.uses)
+    params = {item["name"]: item["value"] for item in former["spec"]["params"]} | changes
+    workspaces = [workspace(one, folder(one, name if changes else "first")) for one in case.workspaces]
+    if task == "dvc-fetch":
+        workspaces.append(CREDENTIALS)
+    spec = {
+        "taskRef": {"name": task},
+        "serviceAccountName": former["spec"]["serviceAccountName"],
+        "params": [{"name": key, "value": value} for key, value in params.items()],
+        "workspaces": workspaces,
+    }
+    run = {"apiVersion": "tekton.dev/v1", "kind": "TaskRun", "metadata": {"name": name}, "spec": spec}
+    catalog.kubectl("delete", "taskrun", name, "--ignore-not-found")
+    catalog.kubectl("create", "-f", "-", stdin=yaml.safe_dump(run))
+    ended = eventually(lambda: _ended(catalog, name), 300)
+    return dict(ended)
+
+
+def _ended(catalog: Catalog, name: str) -> Object | None:
+    run = catalog.get("taskrun", name)
+    return run if run.get("status", {}).get("completionTime") else None
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_a_task_repeats_what_it_did_in_a_run(catalog: Catalog, first: Finished, task: str) -> None:
+    run = task_run(catalog, first, task, {}, f"{task}-again")
+    assert run["status"]["conditions"][0]["status"] == "True", catalog.log(run)[-1000:]
+    results = {item["name"]: item["value"] for item in run["status"].get("results", [])}
+    former = first.task_results(CASES[task].uses)
+    assert set(results) == set(former)
+    if task in ("dvc-fetch", "pinn-train"):
+        assert results == former
+    assert catalog.route()["blue"] == 100
+    assert len(catalog.versions()) == 1
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_a_task_refuses_in_one_line_and_leaves_empty_results(catalog: Catalog, first: Finished, task: str) -> None:
+    run = task_run(catalog, first, task, CASES[task].wrong, f"{task}-wrong")
+    assert run["status"]["conditions"][0]["status"] == "False"
+    last = catalog.log(run).strip().splitlines()[-1]
+    assert last.startswith("error: "), last
+    assert CASES[task].says in last
+    assert ";" in last, "what and why; then the remedy"
+    declared = {result["name"] for result in run["status"]["taskSpec"].get("results", [])}
+    assert {item["name"] for item in run["status"].get("results", [])} == declared
+    assert catalog.route()["blue"] == 100
+
+
