@@ -166,21 +166,7 @@ PASSED_ON = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    top = argparse.ArgumentParser(
-        prog="isotherm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    setting: dict[str, Any] = {"type": _param, "action": "append", "default": [], "metavar": "NAME=VALUE"}
-    setting["help"] = "set a param (an array as a,b or JSON)"
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-    place = argparse.ArgumentParser(add_help=False)
-    place.add_argument("-n", "--namespace", default="", help="namespace (default: the object's, else `default`)")
-    place.add_argument(
-        "--state", type=Path, default=ROOT / "build" / "local", help="folder of the local target (default: build/local)"
-    )
-
-    one = commands.add_parser("run", parents=[place], help="run a PipelineRun or TaskRun on this machine")
+def _run_options(one: argparse.ArgumentParser, setting: dict[str, Any]) -> None:
     one.add_argument("file", type=Path, metavar="FILE", help="YAML file with one PipelineRun or TaskRun")
     one.add_argument("-p", "--param", **setting)
     one.add_argument(
@@ -201,6 +187,24 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-v", "--logs", dest="verbose", action="store_true", help="show every line that Tasks write")
     one.set_defaults(action=run)
 
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    top = argparse.ArgumentParser(
+        prog="isotherm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    setting: dict[str, Any] = {"type": _param, "action": "append", "default": [], "metavar": "NAME=VALUE"}
+    setting["help"] = "set a param (an array as a,b or JSON)"
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("-n", "--namespace", default="", help="namespace (default: the object's, else `default`)")
+    place.add_argument(
+        "--state", type=Path, default=ROOT / "build" / "local", help="folder of the local target (default: build/local)"
+    )
+
+    _run_options(
+        commands.add_parser("run", parents=[place], help="run a PipelineRun or TaskRun on this machine"), setting
+    )
     several = commands.add_parser("list", parents=[place], help="list the runs on this machine")
     several.set_defaults(action=list_runs)
     gone = commands.add_parser("delete", parents=[place], help="delete runs of this machine; claims stay")

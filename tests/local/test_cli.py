@@ -88,7 +88,7 @@ def test_the_fields_are_printed_in_three_parts(capsys: pytest.CaptureFixture[str
         "accepted without effect:",
         "refused:",
     ]
-    assert any("Task.spec.steps[].script" in line and "command, not a script" in line for line in lines)
+    assert any("Task.spec.steps[].ref" in line and "StepActions are not run here" in line for line in lines)
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["status"], ["rollback"], ["delete"], ["list"], ["fields"], ["up"]])

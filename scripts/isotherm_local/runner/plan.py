@@ -184,6 +184,20 @@ def _check_bindings(
             )
 
 
+def _check_tasks(document: Document, pipeline: PipelineSpec, run: RunSpec) -> None:
+    for task in pipeline.tasks:
+        if document.kind == "PipelineRun":
+            checks.pipeline_task(task, pipeline)
+        step_checks.task_body(task, pipeline)
+    checks.pipeline_results(pipeline)
+    unknown = set(run.task_timeouts) - {task.name for task in pipeline.tasks}
+    if unknown:
+        raise BadInput(
+            f"{document.where(('spec', 'taskRunSpecs'))}: no Task is named {', '.join(sorted(unknown))}",
+            remedy="correct the name",
+        )
+
+
 def make(request: Request) -> Plan:
     """Load, resolve and check a run."""
     document, documents = _documents(request)
@@ -205,17 +219,7 @@ def make(request: Request) -> Plan:
     values = _values(request, document, pipeline, run, context)
     beside = companions.read(dict.fromkeys([request.file, *request.files]))
     _check_bindings(document, pipeline, run, namespace, beside)
-    for task in pipeline.tasks:
-        if document.kind == "PipelineRun":
-            checks.pipeline_task(task, pipeline)
-        step_checks.task_body(task, pipeline)
-    checks.pipeline_results(pipeline)
-    unknown = set(run.task_timeouts) - {task.name for task in pipeline.tasks}
-    if unknown:
-        raise BadInput(
-            f"{document.where(('spec', 'taskRunSpecs'))}: no Task is named {', '.join(sorted(unknown))}",
-            remedy="correct the name",
-        )
+    _check_tasks(document, pipeline, run)
     step_checks.programs(pipeline, request.root, request.foreign)
     bound = {
         f"workspaces.{workspace}.bound": str(workspace in run.bindings).lower() for workspace in pipeline.workspaces
