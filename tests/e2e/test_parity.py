@@ -4,13 +4,3 @@ PARITY lists what differs on purpose; a test fails when a difference is not in i
 """
 
 from __future__ import annotations
-
-import json
-from typing import Any
-
-import pytest
-import tekton_examples
-import yaml
-from normal_form import from_tekton
-
-from e2e.cluster import Space, Target, eventually

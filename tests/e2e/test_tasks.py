@@ -97,5 +97,3 @@ def test_a_task_refuses_in_one_line_and_leaves_empty_results(catalog: Catalog, f
     declared = {result["name"] for result in run["status"]["taskSpec"].get("results", [])}
     assert {item["name"] for item in run["status"].get("results", [])} == declared
     assert catalog.route()["blue"] == 100
-
-
