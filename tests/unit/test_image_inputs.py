@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import gzip
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -195,3 +196,8 @@ def test_table_in_a_document_replaces_the_old_one(tmp_path: Path) -> None:
 def test_base_key_follows_the_mirror() -> None:
     assert base.key("") != base.key("http://mirror.example.com/debian")
     assert base.key("") == base.key("")
+
+
+def test_entry_point_of_the_trainer_can_be_imported_again_by_its_workers() -> None:
+    # The name that multiprocessing gives a spawned worker's main module.
+    assert "main" in runpy.run_path(str(ROOT / "images/pinn-trainer/train.py"), run_name="__mp_main__")

@@ -16,6 +16,11 @@ def instructions(path: Path) -> Iterator[tuple[str, str]]:
             yield word.upper(), rest.strip()
 
 
+def declared(path: Path) -> set[str]:
+    """Name the build arguments that a Containerfile takes."""
+    return {rest.partition("=")[0] for word, rest in instructions(path) if word == "ARG"}
+
+
 def copied(path: Path, arguments: Mapping[str, str] | None = None) -> list[str]:
     """List what a Containerfile copies from its context (what it takes from another stage is left out).
 

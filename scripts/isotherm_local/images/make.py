@@ -12,6 +12,7 @@ from pathlib import Path
 
 from isotherm import tekton
 from isotherm_local.images import base, engines, families, layout, pip
+from isotherm_local.images.containerfile import declared
 
 # The Containerfiles' own default: the base where a registry can be reached.
 UBI = "ubi"
@@ -107,7 +108,9 @@ class _Maker:
 
     def one(self, family: families.Family, key: str, sha: str) -> layout.Built:
         """Build one image, write its layout beside the old one, and take its place."""
-        engine, arguments = self.engine(), {**self.base(), **family.arguments, "GIT_SHA": sha}
+        engine, taken = self.engine(), declared(family.containerfile)
+        given = {**self.base(), **family.arguments, "GIT_SHA": sha}
+        arguments = {name: value for name, value in given.items() if name in taken}
         began = time.monotonic()
         reference = family.reference(families.version(self.plan.root))
         folder = self.plan.folder(family)
