@@ -29,7 +29,7 @@ def images(catalog: Catalog) -> Iterable[Place]:
             yield doc, at, f"tag {matched[2]} is not the package's version {version[1]}; write that"
 
 
-def _instructions(path: Path) -> Iterator[tuple[str, str]]:
+def instructions(path: Path) -> Iterator[tuple[str, str]]:
     """Walk a Containerfile's instructions, continued lines joined: `("USER", "1001")`."""
     text = re.sub(r"\\\n", " ", path.read_text(encoding="utf-8"))
     for line in text.splitlines():
@@ -42,7 +42,7 @@ def _instructions(path: Path) -> Iterator[tuple[str, str]]:
 def containerfiles(catalog: Catalog) -> Iterable[Place]:
     """A Containerfile ends as USER 1001, takes no :latest, installs only by its lock's hashes, and has a HOME."""
     for path in sorted(catalog.root.glob("images/*/Containerfile")):
-        found = list(_instructions(path))
+        found = list(instructions(path))
         users = [rest for word, rest in found if word == "USER"]
         if not users or users[-1] != "1001":
             yield (
@@ -64,7 +64,7 @@ def containerfiles(catalog: Catalog) -> Iterable[Place]:
 
 def _copied(path: Path) -> set[str]:
     """Collect what a Containerfile copies, relative to images/ (its build context is that folder or the root)."""
-    copied = [rest.split()[:-1] for word, rest in _instructions(path) if word == "COPY"]
+    copied = [rest.split()[:-1] for word, rest in instructions(path) if word == "COPY"]
     return {source.removeprefix("images/").rstrip("/") for sources in copied for source in sources}
 
 
