@@ -29,6 +29,7 @@ def run():
         results.champion_version = [env.model_uri, env.model_digest, env.model_name, env.mlflow_uri]
         results.report = [env.pde_loss_max, env.val_residual_max, env.min_improvement]
 """
+TEMPLATES = "images/isotherm/deploy/templates"
 CONTAINERFILE = "images/ops/Containerfile"
 PROD = "overlays/prod/kustomization.yaml"
 DEV = "overlays/dev/kustomization.yaml"
@@ -269,12 +270,43 @@ MUTANTS = [
     Mutant("overlay-settings", "overlays/prod/settings.yaml", "  promotion: manual\n", "  approval: manual\n"),
 ]
 
+OPENSHIFT = "overlays/components/openshift"
+MUTANTS += [
+    Mutant("builds", f"{OPENSHIFT}/builds.yaml", "dockerfilePath: ops/Containerfile", "dockerfilePath: ops/Dockerfile"),
+    Mutant("builds", f"{OPENSHIFT}/builds.yaml", "dockerfilePath: images/data", "dockerfilePath: data"),
+    Mutant("builds", f"{OPENSHIFT}/builds.yaml", "{name: REQUIREMENTS,", "{name: REQUIREMENT,"),
+    Mutant("builds", f"{OPENSHIFT}/builds.yaml", 'name: "isotherm-ops:0.1.0"', 'name: "isotherm-ops:latest"'),
+    Mutant("builds", f"{OPENSHIFT}/imagestreams.yaml", "name: isotherm-ops", "name: isotherm-op"),
+    Mutant("builds", f"{OPENSHIFT}/kustomization.yaml", "newName: isotherm-ops", "newName: isotherm-op"),
+    Mutant("builds", "images/ops/Containerfile", "COPY ops/requirements.txt", "COPY requirements.txt"),
+    Mutant("console-samples", "overlays/console/heatinv.yaml", "value: data/heatinv", "value: data/other"),
+]
+
 # These need Go (or kubectl) and take a moment each.
 GO_MUTANTS = [
     Mutant("schema", TASK, "      timeout: 30m\n", "      timeoot: 30m\n"),
     Mutant("schema", PIPELINE, "retries: 2", "retries: two"),
     Mutant("schema", PIPELINE, "operator: in,", "operator: is,"),
     Mutant("schema", RUN, "    tasks: 8h\n", "    task: 8h\n"),
+    # Kubernetes' pod security, on the pod that a Task's step becomes
+    Mutant("schema", TASK, "      runAsNonRoot: true\n", ""),
+    Mutant("schema", TASK, "      capabilities: {drop: [ALL]}\n", "      capabilities: {drop: [ALL], add: [CHOWN]}\n"),
+    Mutant("schema", TASK, "seccompProfile: {type: RuntimeDefault}", "seccompProfile: {type: Unconfined}"),
+    # what kserve-deploy makes, against KServe's and OpenShift's schemas
+    Mutant("rendered", f"{TEMPLATES}/inference-service.yaml.j2", "minReplicas:", "minReplica:"),
+    Mutant("rendered", f"{TEMPLATES}/inference-service.yaml.j2", "storageUri:", "storageURI:"),
+    Mutant("rendered", f"{TEMPLATES}/serving-runtime.yaml.j2", "supportedModelFormats:", "modelFormats:"),
+    Mutant("rendered", f"{TEMPLATES}/serving-runtime.yaml.j2", "        runAsNonRoot: true\n", ""),
+    Mutant("rendered", f"{TEMPLATES}/service.yaml.j2", "targetPort:", "targetport:"),
+    Mutant("rendered", f"{TEMPLATES}/route.yaml.j2", "termination: edge,", "termination: edged,"),
+    Mutant("rendered", f"{TEMPLATES}/route.yaml.j2", "weight: 100}", "weight: 300}"),
+    Mutant("rendered", f"{TEMPLATES}/route.yaml.j2", "alternateBackends:", "alternateBackend:"),
+    # what only OpenShift has, against its types and schemas
+    Mutant("render", f"{OPENSHIFT}/builds.yaml", "dockerfilePath:", "containerfilePath:"),
+    Mutant("render", f"{OPENSHIFT}/builds.yaml", "kind: BuildConfig", "kind: BuildConfiguration"),
+    Mutant("render", f"{OPENSHIFT}/imagestreams.yaml", "lookupPolicy: {local: true}", "lookupPolicy: {locally: true}"),
+    Mutant("render", "overlays/console/rollback.yaml", "  title:", "  name:"),
+    Mutant("render", "tasks/kserve-deploy/rbac.yaml", "    resourceNames:", "    resourcenames:"),
     Mutant("render", "overlays/components/storage/kustomization.yaml", "claim.yaml", "claims.yaml"),
     Mutant("overlay-namespace", DEV, "namespace: isotherm-dev", "namespace: default"),
     Mutant("overlay-digest", PROD, "  - name: isotherm/ops\n", "  - name: isotherm/op\n"),

@@ -107,6 +107,27 @@ def test_a_pinned_digest_reaches_the_step_its_image_ref_and_the_predictor(tmp_pa
     assert default(objects, "predictor-image") == f"registry.example/pinn-api@{digest}"
 
 
+def test_with_openshifts_builds_every_step_and_the_predictor_take_what_was_built_here(tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    for room in ("tasks", "pipelines", "overlays"):
+        shutil.copytree(ROOT / room, copy / room)
+    path = copy / "overlays" / "dev" / "kustomization.yaml"
+    path.write_text(f"{path.read_text()}  - ../components/openshift\n")
+    try:
+        command = gotools.kustomize(ROOT / "scripts" / "schemas")
+        done = subprocess.run([*command, str(path.parent)], capture_output=True, text=True, check=True)
+        (copy / "rendered.yaml").write_text(done.stdout)
+        accepted = complaints(Catalog(ROOT), [copy / "rendered.yaml"])
+    except gotools.Missing as error:
+        pytest.skip(str(error))
+    assert accepted == []
+    objects = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(done.stdout)}
+    built = {item["spec"]["output"]["to"]["name"] for (kind, _), item in objects.items() if kind == "BuildConfig"}
+    steps = [item["spec"]["steps"][0] for (kind, _), item in objects.items() if kind == "Task"]
+    assert {step["image"] for step in steps} | {default(objects, "predictor-image")} == built
+    assert all({"name": "IMAGE_REF", "value": step["image"]} in step["env"] for step in steps)
+
+
 def test_plain_kubernetes_component_gives_a_run_its_volume_group(tmp_path: Path) -> None:
     copy = tmp_path / "checkout"
     shutil.copytree(ROOT / "overlays" / "components" / "kubernetes", copy / "kubernetes")

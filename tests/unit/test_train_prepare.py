@@ -121,3 +121,20 @@ def test_a_folder_without_dataset_json_gets_the_md5_that_dvc_would_give(tmp_path
     (tmp_path / "dataset.json").write_text(json.dumps({"dataset_hash": "f" * 32, "data_git_sha": "g"}))
     found = lineage.read(tmp_path, "", "")
     assert (found.dataset_hash, found.data_version, found.data_git_sha) == ("f" * 32, "dvc-ffffff", "g")
+
+
+@pytest.mark.parametrize(
+    ("told", "built", "known"),
+    [
+        ("a" * 40, "b" * 40, "a" * 40),
+        ("unknown", "b" * 40, "b" * 40),
+        ("", "b" * 40, "b" * 40),
+        ("unknown", "", "unknown"),
+    ],
+)
+def test_the_codes_commit_is_what_the_image_was_told_or_what_openshift_built(
+    monkeypatch, tmp_path: Path, told: str, built: str, known: str
+) -> None:
+    monkeypatch.setenv("ISOTHERM_GIT_SHA", told)
+    monkeypatch.setenv("OPENSHIFT_BUILD_COMMIT", built)
+    assert lineage.read(tmp_path, "", "").git_sha == known

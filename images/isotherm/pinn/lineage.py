@@ -40,10 +40,16 @@ def read(folder: Path, data_git_sha: str, pipeline_run: str) -> Lineage:
     return Lineage(
         dataset_hash=fetched.get("dataset_hash") or dvc_md5(folder),
         data_git_sha=data_git_sha or fetched.get("data_git_sha") or UNKNOWN,
-        git_sha=os.environ.get("ISOTHERM_GIT_SHA") or UNKNOWN,
+        git_sha=_git_sha(),
         image_digest=os.environ.get("IMAGE_REF") or UNKNOWN,
         pipeline_run=pipeline_run,
     )
+
+
+def _git_sha() -> str:
+    """Commit of the code: what the image was told when it was built, or what OpenShift's own builds write into it."""
+    told = os.environ.get("ISOTHERM_GIT_SHA", "")
+    return told if told not in ("", UNKNOWN) else os.environ.get("OPENSHIFT_BUILD_COMMIT") or UNKNOWN
 
 
 def dvc_md5(folder: Path) -> str:

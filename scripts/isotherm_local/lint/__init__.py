@@ -16,11 +16,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from isotherm_local import readmes
-from isotherm_local.lint import docs, files, gotools, images, overlays, programs, runs, schema, steps, wiring
+from isotherm_local.lint import docs, files, gotools, images, openshift, overlays, programs, runs, schema, steps, wiring
 from isotherm_local.lint.model import RULES, Catalog, Finding
 
 # What each family's import registers; named here so that the imports are seen to have a use.
-FAMILIES = (files, steps, images, programs, wiring, runs, docs, schema, overlays)
+FAMILIES = (files, steps, images, programs, wiring, runs, docs, schema, overlays, openshift)
 NEED_GO = {"schema", "rendered", "render", "overlay-namespace", "overlay-digest", "overlay-image-ref"}
 CHECKOUT = Path(__file__).resolve().parents[3]
 

@@ -56,7 +56,7 @@ def _steps(items: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
 @rule("render")
 def renders(catalog: Catalog) -> Iterable[Place]:
     """The root and every overlay render, and who reads the objects accepts them."""
-    for folder in (".", *(f"overlays/{name}" for name in OVERLAYS)):
+    for folder in (".", *(f"overlays/{name}" for name in (*OVERLAYS, "console")), "overlays/components/openshift"):
         place = read_document(catalog.root / folder / "kustomization.yaml")
         text, refusal = render(catalog, folder)
         if refusal:

@@ -11,6 +11,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
@@ -38,8 +39,18 @@ func checkType(scheme *runtime.Scheme, kind schema.GroupVersionKind, document []
 	if err != nil {
 		return []string{fmt.Sprintf("%s has no kind %s", kind.GroupVersion(), kind.Kind)}
 	}
-	if err := yaml.UnmarshalStrict(document, object); err != nil {
+	// The API server's own decoder: unlike Go's, it tells `targetport` from `targetPort`.
+	content, err := yaml.YAMLToJSONStrict(document)
+	if err != nil {
 		return []string{err.Error()}
 	}
-	return nil
+	unknown, err := json.UnmarshalStrict(content, object)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var complaints []string
+	for _, field := range unknown {
+		complaints = append(complaints, field.Error())
+	}
+	return complaints
 }
