@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from isotherm_local.images.containerfile import instructions
+from isotherm_local.images.containerfile import copied, declared
 from isotherm_local.lint.model import Catalog, Doc, Place, read_document, read_documents, rule
 
 COMPONENT = "overlays/components/openshift"
@@ -14,20 +14,17 @@ COMPONENT = "overlays/components/openshift"
 
 def _flaws(catalog: Catalog, family: str, build: Doc, streams: set[str]) -> Iterator[tuple[tuple[str, ...], str]]:
     """What is wrong with a family's BuildConfig, as keys and message."""
-    source, strategy = build.spec["source"], build.spec["strategy"]["dockerStrategy"]
-    context = catalog.root / source.get("contextDir", ".")
+    given, strategy = build.spec["source"], build.spec["strategy"]["dockerStrategy"]
+    context = catalog.root / given.get("contextDir", ".")
     path = context / strategy["dockerfilePath"]
     if path != catalog.root / "images" / family / "Containerfile":
         yield ("spec", "strategy"), f"builds {catalog.relative(path)}; name images/{family}/Containerfile"
         return
-    found = list(instructions(path))
-    for copied in (name for word, rest in found if word == "COPY" for name in rest.split()[:-1]):
-        # A variable in a name stands for whatever a build argument makes of it.
-        if not list(context.glob(re.sub(r"\$\{?\w+\}?", "*", copied))):
-            yield ("spec", "source"), f"its context has no {copied}, which the Containerfile copies; set contextDir"
-    declared = {rest.partition("=")[0] for word, rest in found if word == "ARG"}
+    for source in copied(path, {one["name"]: one["value"] for one in strategy.get("buildArgs") or ()}):
+        if not (context / source).exists():
+            yield ("spec", "source"), f"its context has no {source}, which the Containerfile copies; set contextDir"
     for argument in strategy.get("buildArgs") or ():
-        if argument["name"] not in declared:
+        if argument["name"] not in declared(path):
             yield ("spec", "strategy"), f"gives build argument {argument['name']}, which nothing declares; drop it"
     stream, _, tag = build.spec["output"]["to"]["name"].partition(":")
     version = re.search(r'^version = "([^"]+)"', (catalog.root / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
