@@ -6,7 +6,9 @@ import ast
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -187,31 +189,61 @@ def test_data_image_has_git_dvc_and_an_ssh_that_takes_a_user_without_a_name(imag
     assert "connect to host 127.0.0.1" in refused.stderr
 
 
-def test_storage_initializer_copies_a_model(image: Images, tmp_path: Path) -> None:
+class Bucket(BaseHTTPRequestHandler):
+    """Bucket `models` with one object, as far as a download asks: HEAD, a listing, GET; no signature is checked."""
+
+    key, body = "plate/sha256-1/model.onnx", b"a model"
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        path, _, query = self.path.partition("?")
+        listing = f"<Contents><Key>{self.key}</Key><Size>{len(self.body)}</Size></Contents>"
+        body = self.body if path == f"/models/{self.key}" else b""
+        if path.rstrip("/") == "/models" and query:
+            body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{listing}</ListBucketResult>".encode()
+        self.send_response(200 if body or path.rstrip("/") == "/models" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+CREDENTIALS = ["AWS_ACCESS_KEY_ID=nobody", "AWS_SECRET_ACCESS_KEY=nothing", "AWS_DEFAULT_REGION=us-east-1"]
+
+
+def test_storage_initializer_brings_a_model_from_s3(image: Images, tmp_path: Path) -> None:
     open_to_all(tmp_path)
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "model.onnx").write_text("a model")
-    entry = image("storage-initializer").config["Entrypoint"]
-    assert entry == ["/storage-initializer/scripts/initializer-entrypoint"]
     target = tmp_path / "target"
     target.mkdir()
     target.chmod(0o777)
-    mounts = [(source, "/mnt/source", "ro"), (target, "/mnt/models", "rw")]
-    done = image("storage-initializer").run([*entry, "file:///mnt/source", "/mnt/models"], mounts=mounts)
-    assert done.returncode == 0, done.stderr
-    assert (target / "model.onnx").read_text() == "a model"
-    assert image("storage-initializer").run(entry).returncode == 2
-
-
-def test_storage_initializer_fails_where_the_store_does_not_answer(image: Images) -> None:
-    variables = [
-        "AWS_ACCESS_KEY_ID=nobody",
-        "AWS_SECRET_ACCESS_KEY=nothing",
-        "AWS_ENDPOINT_URL=http://127.0.0.1:9",
-        "AWS_MAX_ATTEMPTS=1",
-    ]
     entry = image("storage-initializer").config["Entrypoint"]
+    assert entry == ["/storage-initializer/scripts/initializer-entrypoint"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = image("storage-initializer").run(
+            [*entry, "s3://models/plate/sha256-1", "/mnt/models"],
+            mounts=[(target, "/mnt/models", "rw")],
+            env=[*CREDENTIALS, f"AWS_ENDPOINT_URL=http://127.0.0.1:{server.server_port}"],
+            network=True,
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert (target / "model.onnx").read_bytes() == Bucket.body
+
+
+def test_storage_initializer_fails_where_it_brings_nothing(image: Images) -> None:
+    entry = image("storage-initializer").config["Entrypoint"]
+    assert image("storage-initializer").run(entry).returncode == 2
+    variables = [*CREDENTIALS, "AWS_MAX_ATTEMPTS=1", "AWS_ENDPOINT_URL=http://127.0.0.1:9"]
     done = image("storage-initializer").run([*entry, "s3://models/one", "/tmp/models"], env=variables)
     assert done.returncode == 1
     assert "error:" in done.stderr
