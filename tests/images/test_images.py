@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from oci_container import GID, UID, Image, open_to_all
 
+from isotherm import bundle
 from isotherm_local.images import layout
 from isotherm_local.lint.model import Catalog
 from isotherm_local.lint.source import closure
@@ -51,6 +52,18 @@ print(json.dumps({
 }))
 """
 READ_ONLY = "Read-only file system"
+
+
+# Starts the predictor in its container, asks it once over loopback, and ends it as the kubelet does.
+CLIENT = """
+import json, signal, subprocess, urllib.request
+server = subprocess.Popen([*{entry}, "--model_dir=/mnt/models", "--http_port=0"], stdout=subprocess.PIPE, text=True)
+port = json.loads(server.stdout.readline())["port"]
+with urllib.request.urlopen(f"http://127.0.0.1:{{port}}/predict-temperature?x=0.1&y=0.1&t=0.5") as answer:
+    digest, body = answer.headers["X-Model-Digest"], json.load(answer)
+server.send_signal(signal.SIGTERM)
+print(json.dumps({{"digest": digest, "body": body, "exit": server.wait(30)}}))
+"""
 
 
 def _programs() -> list[tuple[str, str]]:
@@ -158,26 +171,48 @@ def test_trainer_holds_no_cuda(image: Images) -> None:
     assert not [*site.glob("nvidia*"), *site.glob("triton*"), *site.glob("torch/lib/*cuda*")]
 
 
-def test_data_image_measures_and_trainer_learns_and_exports(image: Images, tmp_path: Path) -> None:
-    """The shortest training exercises what --help does not import: torch, its export, ONNX Runtime, the plots."""
-    open_to_all(tmp_path)
-    volume = tmp_path / "volume"
+@pytest.fixture(scope="module")
+def trained(image: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The volume after the shortest training: it exercises what --help does not import."""
+    place = tmp_path_factory.mktemp("trained")
+    open_to_all(place)
+    volume = place / "volume"
     volume.mkdir()
-    # A volume under OpenShift belongs to a group of the pod; here the image's own group 0 may write it.
+    # As under OpenShift, where a volume's group may write it.
     os.chown(volume, 0, GID)
     volume.chmod(0o2770)
     mounts = [(volume, "/workspace", "rw")]
-    made = image("data").run(
-        ["python", "-m", "isotherm.data.generate", "heatinv", "/workspace/data", "--points", "300"], mounts=mounts
-    )
+    generate = ["python", "-m", "isotherm.data.generate", "heatinv", "/workspace/data", "--points", "300"]
+    made = image("data").run(generate, mounts=mounts)
     assert made.returncode == 0, made.stderr
-    place = ["--model-dir", "/workspace/model", "--reports-dir", "/workspace/reports"]
-    trained = image("pinn-trainer").run(
-        ["python", "/app/train.py", "--data", "/workspace/data", "--epochs", "2", "--restarts", "1", *place],
-        mounts=mounts,
-    )
-    assert trained.returncode == 0, trained.stderr + trained.stdout
-    assert list(volume.glob("model/**/model.onnx"))
+    options = ["--data", "/workspace/data", "--epochs", "2", "--restarts", "1"]
+    options += ["--model-dir", "/workspace/model", "--reports-dir", "/workspace/reports"]
+    done = image("pinn-trainer").run([*image("pinn-trainer").config["Entrypoint"], *options], mounts=mounts)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return volume
+
+
+def test_trainer_learns_and_exports(trained: Path) -> None:
+    report = json.loads((trained / "reports/train.json").read_text())
+    assert report["model_digest"]
+    assert list(trained.glob("model/**/model.onnx"))
+
+
+def test_predictor_serves_what_the_trainer_exported(image: Images, trained: Path) -> None:
+    digest = json.loads((trained / "reports/train.json").read_text())["model_digest"]
+    served = trained / "served"
+    served.mkdir()
+    # What kserve-deploy copies to the model store.
+    for name, content in bundle.load(trained / "model/bundle", digest, exact=False).content.items():
+        (served / name).write_bytes(content)
+    entry = image("pinn-api").config["Entrypoint"]
+    variables = [f"MODEL_DIGEST={digest}", "MODEL_VERSION=1.1.0", "TRACK=blue"]
+    mounts = [(served, "/mnt/models", "ro")]
+    done = image("pinn-api").python(CLIENT.format(entry=entry), env=variables, mounts=mounts)
+    assert done.returncode == 0, done.stderr + done.stdout
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert (answer["digest"], answer["exit"]) == (digest, 0)
+    assert answer["body"]
 
 
 def test_data_image_has_git_dvc_and_an_ssh_that_takes_a_user_without_a_name(image: Images) -> None:
