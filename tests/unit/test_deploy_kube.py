@@ -192,7 +192,7 @@ def test_a_controllers_note_does_not_stop_a_planned_patch_but_a_person_does(clus
     api, _ = cluster
     wanted = render.inference_service(
         model_name="plate", colour="green", digest="d" * 64, semver="1.2.0", data_version="dvc-123456",
-        claimed_by="run-2", storage_uri="pvc://isotherm/model-store/plate/d",
+        claimed_by="run-2", storage_uri="pvc://isotherm/model-store/plate/d", size=render.Size(),
     )  # fmt: skip
     api.create(kube.INFERENCE_SERVICE, wanted)
     newer = {**wanted, "metadata": {**wanted["metadata"], "annotations": {**wanted["metadata"]["annotations"]}}}
