@@ -55,10 +55,10 @@ bench-local:  ## Measure every bar of the local target and write build/bench/loc
 	@$(PYTHON) scripts/setup.py test
 	@$(DEV)/python tests/bench/local.py
 
-bench-lab:  ## Measure every bar of the lab and write build/bench/lab.json (two hours; GROUPS="overhead memory kills" for some)
+bench-lab:  ## Measure every bar of the lab and write build/bench/lab.json (two hours; ONLY="overhead kills" for some)
 	@$(PYTHON) scripts/setup.py test
 	@$(LAB) up
-	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/lab.py $(GROUPS)
+	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/lab.py $(ONLY)
 
 setup:  ## Make the environments only
 	@$(PYTHON) scripts/setup.py test

@@ -10,6 +10,8 @@ from mlflow_server import mlflow_url
 
 from isotherm_local.lint import gotools
 
+pytest.register_assert_rewrite("api_rules")  # tests that two folders import
+
 __all__ = ["mlflow_url", "tekton_module"]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from isotherm_local.kinds import KINDS, Kind, Object, find, served
+from isotherm_local.metadata import is_label_key
 from isotherm_local.store import ApiError, Store, not_found
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def label_matcher(selector: str) -> Callable[[Object], bool]:
             raise ApiError(400, "BadRequest", f"unable to parse labelSelector {selector!r} at {selector[at:]!r}")
         tests.append(_label_test(term))
         at = term.end()
+        if not is_label_key(term["key"] or term["key0"]) or (at == len(selector) and selector.rstrip().endswith(",")):
+            raise ApiError(400, "BadRequest", f"unable to parse labelSelector {selector!r}")
     return lambda labels: all(test(labels) for test in tests)
 
 
@@ -55,25 +58,21 @@ def _label_test(term: re.Match[str]) -> Callable[[Object], bool]:
     return lambda labels: key in labels
 
 
-def field_matcher(selector: str) -> Callable[[Object], bool]:
-    """Parse a field selector of equalities on text fields (`metadata.name=x,involvedObject.kind=Route`)."""
+def field_matcher(kind: Kind, selector: str) -> Callable[[Object], bool]:
+    """Parse a field selector (`metadata.name=x,involvedObject.kind!=Route`) on the fields that a kind has for it."""
     wanted = []
     for term in filter(None, selector.split(",")):
-        path, operator, value = term.partition("=")
-        if not operator or not re.fullmatch(r"(metadata|involvedObject)\.\w+|reason|type", path):
-            raise ApiError(
-                400,
-                "BadRequest",
-                f"field label not supported: {term!r} (equality on metadata.name, involvedObject.*, reason)",
-            )
-        wanted.append((path.split("."), value.removeprefix("=")))
+        path, operator, value = re.fullmatch(r"([^!=]*)(!=|==|=)?(.*)", term).groups()  # type: ignore[union-attr]
+        if not operator or path not in ("metadata.name", "metadata.namespace", *kind.selectable):
+            raise ApiError(400, "BadRequest", f"field label not supported: {term!r}")
+        wanted.append((path.split("."), value, operator != "!="))
 
     def matches(item: Object) -> bool:
-        for path, value in wanted:
+        for path, value, equal in wanted:
             found: Any = item
             for part in path:
                 found = found.get(part) if isinstance(found, dict) else None
-            if found != value:
+            if ((found or "") == value) is not equal:
                 return False
         return True
 
@@ -108,6 +107,13 @@ def _unsupported(verb: str, what: str) -> ApiError:
     return ApiError(405, "MethodNotAllowed", message)
 
 
+class NotServed(Exception):
+    """The path names no kind that is served.
+
+    A cluster answers with text here, not with a `Status`: so a missing kind is told from a missing object.
+    """
+
+
 class Api:
     """Request handling over a `Store`; `create_app` wraps it for the server."""
 
@@ -116,10 +122,12 @@ class Api:
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; every refusal is a `Status` object."""
-        from starlette.responses import JSONResponse
+        from starlette.responses import JSONResponse, PlainTextResponse
 
         try:
             code, content = await self._dispatch(request)
+        except NotServed as error:
+            return PlainTextResponse(f"{error}\n", status_code=404)
         except ApiError as error:
             code, content = error.code, error.status()
         except OSError as error:
@@ -156,13 +164,15 @@ class Api:
         elif parts[:1] == ["apis"] and len(parts) > 3:
             group, version, rest = parts[1], parts[2], parts[3:]
         else:
-            raise ApiError(404, "NotFound", f"the local target has no {path}; it serves {served()}")
+            raise NotServed(f"404 page not found: the local target has no {path}; it serves {served()}")
         namespace = None
         if rest[:1] == ["namespaces"] and len(rest) > 2:
             namespace, rest = rest[1], rest[2:]
         kind = find(group, version, rest[0]) if rest else None
         if kind is None or len(rest) > 3 or (len(rest) == 3 and rest[2] != "status"):
-            raise ApiError(404, "NotFound", f"the local target has no {path}; it serves {served()}")
+            raise NotServed(f"404 page not found: the local target has no {path}; it serves {served()}")
+        if len(rest) == 3 and not kind.has_status:
+            raise ApiError(404, "NotFound", f"{kind.resource} have no status")
         if namespace is None and len(rest) > 1:
             raise ApiError(404, "NotFound", f"{kind.resource} live in a namespace; none is in {path}")
         return kind, namespace, "/".join(rest[1:]) if len(rest) > 1 else None
@@ -175,11 +185,13 @@ class Api:
             return self.store.get(kind, namespace or "", name.removesuffix("/status"))
         by_label, by_field = (
             label_matcher(query.get("labelSelector", "")),
-            field_matcher(query.get("fieldSelector", "")),
+            field_matcher(kind, query.get("fieldSelector", "")),
         )
         items = [
             o for o in self.store.list(kind, namespace) if by_label(o["metadata"].get("labels") or {}) and by_field(o)
         ]
+        if not kind.custom:  # as in a cluster: only the list itself says what its items are
+            items = [{key: part for key, part in o.items() if key not in ("apiVersion", "kind")} for o in items]
         return {
             "kind": f"{kind.kind}List",
             "apiVersion": kind.api_version,
@@ -196,10 +208,18 @@ class Api:
             )
         if name and name.endswith("/status"):
             raise _unsupported(request.method, f"the status of {kind.resource}")
-        dry_run = request.query_params.get("dryRun", "") == "All"
+        asked = request.query_params.get("dryRun", "")
+        if asked not in ("", "All"):
+            raise ApiError(422, "Invalid", f'dryRun: Unsupported value: {asked!r}: supported values: "All"')
+        dry_run = asked == "All"
         if request.method == "POST" and namespace and not name:
             _media_type(request, "application/json")
-            return 201, self.store.create(kind, namespace, await _body(request), dry_run=dry_run)
+            body = await _body(request)
+            if kind.custom and not (body.get("apiVersion") and body.get("kind")):
+                raise ApiError(
+                    400, "BadRequest", f"Object 'Kind' or 'apiVersion' is missing: {kind.qualified} is a CRD's"
+                )
+            return 201, self.store.create(kind, namespace, body, dry_run=dry_run)
         if request.method == "PATCH" and namespace and name:
             if self.store.find(kind, namespace, name) is None:
                 raise not_found(kind, name)

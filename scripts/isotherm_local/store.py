@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import secrets
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from isotherm import tekton
-from isotherm_local.kinds import DNS_LABEL, DNS_SUBDOMAIN, EVENT, KINDS, Cause, Kind, Object
+from isotherm_local import metadata as rules
+from isotherm_local.kinds import EVENT, KINDS, Cause, Kind, Object
 
 KEPT_EVENTS = 500  # per namespace; a cluster drops Events after an hour
 _SERVER_OWNED = ("uid", "creationTimestamp", "generation", "resourceVersion", "name", "namespace")
@@ -43,7 +43,7 @@ class ApiError(Exception):
 
 
 def _details(kind: Kind, name: str) -> Object:
-    return {"name": name, "group": kind.group, "kind": kind.plural}
+    return {"name": name, **({"group": kind.group} if kind.group else {}), "kind": kind.plural}
 
 
 def not_found(kind: Kind, name: str) -> ApiError:
@@ -126,7 +126,7 @@ class Store:
 
     def create(self, kind: Kind, namespace: str, wanted: Object, *, dry_run: bool = False) -> Object:
         """Add an object; the name may come from `metadata.generateName`. A client's `status` is dropped."""
-        made = copy.deepcopy(wanted)
+        made = rules.without_nulls(wanted)
         metadata = self._metadata(kind, namespace, made)
         name = metadata["name"]
         if metadata.pop("resourceVersion", None):
@@ -147,7 +147,9 @@ class Store:
         old = self.get(kind, namespace, name)
         asked = patch.get("metadata")
         expected = asked.get("resourceVersion") if isinstance(asked, dict) else None
-        if expected and expected != old["metadata"]["resourceVersion"]:
+        if not isinstance(expected, str | None):
+            raise invalid(kind, name, [("metadata.resourceVersion", "must be a text")])
+        if expected not in (None, "", "0") and expected != old["metadata"]["resourceVersion"]:
             raise conflict(kind, name)
         new = merge_patch(old, patch)
         if kind.has_status:
@@ -177,8 +179,11 @@ class Store:
 
     def _replace(self, kind: Kind, old: Object, new: Object, dry_run: bool = False) -> Object:
         metadata = new["metadata"]
-        self._check_metadata(kind, metadata)
+        causes = rules.undecodable(metadata) or rules.check(kind, metadata) or kind.types(new)
+        if causes:
+            raise invalid(kind, old["metadata"]["name"], causes)
         self._check(kind, new)
+        rules.tidy(new)
         if new == old:
             return old
         content = {key: value for key, value in new.items() if key not in ("metadata", "status")}
@@ -204,42 +209,42 @@ class Store:
                 "BadRequest",
                 "the namespace of the provided object does not match the namespace sent on the request",
             )
-        if not metadata.get("name") and isinstance(metadata.get("generateName"), str):
-            metadata["name"] = metadata["generateName"] + secrets.token_hex(4)
-        if not DNS_LABEL.fullmatch(namespace):
+        unread = rules.undecodable(metadata) or kind.types(made)
+        if unread:
+            text = ", ".join(f"{field}: {what}" for field, what in unread)
+            raise ApiError(400, "BadRequest", f"{kind.qualified} in the body cannot be read: {text}")
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = rules.generated(metadata["generateName"])
+        if not rules.is_namespace(namespace):
             raise ApiError(400, "BadRequest", f"namespace {namespace!r} is not a DNS label")
-        self._check_metadata(kind, metadata)
-        return metadata
-
-    @staticmethod
-    def _check_metadata(kind: Kind, metadata: Object) -> None:
-        name = metadata.get("name")
-        causes: list[Cause] = []
-        if not isinstance(name, str) or not name:
-            causes.append(("metadata.name", "Required value: name or generateName is required"))
-        elif not DNS_SUBDOMAIN.fullmatch(name):
-            causes.append(
-                ("metadata.name", f"Invalid value: {name!r}: must consist of lower case alphanumerics, '-' or '.'")
-            )
-        for field in ("labels", "annotations"):
-            entries = metadata.get(field, {})
-            if not isinstance(entries, dict) or not all(isinstance(v, str) for v in entries.values()):
-                causes.append((f"metadata.{field}", "must map names to texts"))
+        causes = rules.check(kind, metadata)
         if causes:
-            raise invalid(kind, str(name), causes)
+            raise invalid(kind, str(metadata.get("name")), causes)
+        return metadata
 
     @staticmethod
     def _check_identity(kind: Kind, old: Object, new: Object) -> None:
         before, after = old["metadata"], new.get("metadata")
-        if not isinstance(after, dict):
+        if after is None:
             raise ApiError(400, "BadRequest", "metadata must be an object")
-        for field in ("name", "namespace", "uid"):
-            if after.get(field) != before[field]:
+        if not isinstance(after, dict):
+            raise invalid(kind, before["name"], [("metadata", "must be an object")])
+        for field in ("name", "namespace"):
+            # A namespace that is removed comes back from the path; a name does not.
+            if after.get(field) != before[field] and (field == "name" or after.get(field) is not None):
                 raise ApiError(
                     400, "BadRequest", f"metadata.{field} of {kind.resource} {before['name']!r} cannot be changed"
                 )
-        if (new.get("apiVersion"), new.get("kind")) != (kind.api_version, kind.kind):
-            raise ApiError(400, "BadRequest", f"apiVersion and kind must stay {kind.api_version} {kind.kind}")
+        fixed = {"metadata.uid": (after.get("uid"), before["uid"])}
+        fixed |= {field: (new.get(field), old[field]) for field in ("apiVersion", "kind")}
+        causes = [
+            (f, f"Invalid value: {now!r}: field is immutable")
+            for f, (now, was) in fixed.items()
+            if now not in (None, was)
+        ]
+        if causes:
+            raise invalid(kind, before["name"], causes)
+        new["apiVersion"], new["kind"] = old["apiVersion"], old["kind"]
         after.update({field: before[field] for field in _SERVER_OWNED if field in before})
 
     @staticmethod
@@ -251,6 +256,7 @@ class Store:
 
     def _put(self, kind: Kind, made: Object, dry_run: bool) -> Object:
         metadata = made["metadata"]
+        rules.tidy(made)
         if dry_run:
             return made
         version = self.resource_version + 1

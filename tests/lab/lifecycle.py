@@ -83,7 +83,7 @@ def use(kubeconfig: str) -> None:
 
 
 def up(lab: Lab, names: list[str]) -> None:
-    """Start the parts; each begins as soon as what it needs is ready. With KUBECONFIG set, only look at that cluster."""
+    """Start the parts, each as soon as what it needs is ready. With KUBECONFIG set, only look at that cluster."""
     kubeconfig = os.environ.get("KUBECONFIG", "")
     if kubeconfig and Path(kubeconfig) != lab.kubeconfig:
         use(kubeconfig)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 
+from isotherm_local import kinds
 from isotherm_local.cluster import Cluster
 
 ROUTES = ("route.openshift.io", "v1", "routes")
@@ -30,6 +31,7 @@ class Clients:
 
     def create(self, resource: tuple[str, str, str], body: dict[str, Any]) -> Any:
         group, version, plural = resource
+        body = {"apiVersion": f"{group}/{version}", "kind": kinds.find(*resource).kind, **body}
         return self.custom.create_namespaced_custom_object(group, version, self.namespace, plural, body)
 
     def get(self, resource: tuple[str, str, str], name: str) -> Any:
@@ -73,11 +75,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     target.stop()
 
 
+def own_namespace(request: pytest.FixtureRequest) -> str:
+    """A name for the namespace of a test, which no other test has."""
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in request.node.name.lower())
+    return f"{name[:40].strip('-')}-{next(_numbers)}"
+
+
 @pytest.fixture
 def clients(cluster: Cluster, request: pytest.FixtureRequest) -> Clients:
     """Clients in a namespace of the test's own."""
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name.lower())
-    return Clients(cluster, f"{name[:40].strip('-')}-{next(_numbers)}")
+    return Clients(cluster, own_namespace(request))
 
 
 def files(folder: Path) -> dict[str, str]:
