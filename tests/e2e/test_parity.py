@@ -40,11 +40,17 @@ def space(target: Target) -> Iterator[Space]:
 
 
 @pytest.fixture(scope="module")
-def on_cluster(space: Space, tekton_module: Path) -> dict[str, dict[str, Any]]:
-    """Normal form of every example, run a few at a time: a node of two cores starts a pod in about a second."""
+def on_cluster(space: Space, tekton_module: Path, request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+    """Normal form of every chosen example, run a few at a time: a node of two cores starts a pod in about a second."""
     forms = {}
+    params = [getattr(item, "callspec", None) for item in request.session.items]
+    chosen = {spec.params["example"].name for spec in params if spec and "example" in spec.params}
     with concurrent.futures.ThreadPoolExecutor(max_workers=6) as pool:
-        waiting = {pool.submit(run_on_cluster, space, one, tekton_module, n): one for n, one in enumerate(RUNS)}
+        waiting = {
+            pool.submit(run_on_cluster, space, one, tekton_module, number): one
+            for number, one in enumerate(RUNS)
+            if one.name in chosen
+        }
         for future in concurrent.futures.as_completed(waiting):
             try:
                 forms[waiting[future].name] = future.result()

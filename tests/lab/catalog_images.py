@@ -7,9 +7,14 @@ stands in for other projects' images (alpine, ubuntu, ...) of Tekton's example r
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import tekton_examples
 
 from lab import images
 from lab.part import CHECKOUT, Lab, LabError, Part
@@ -17,12 +22,29 @@ from lab.part import CHECKOUT, Lab, LabError, Part
 VERSION = "0.1.0"
 BASE = f"docker.io/isotherm/base:{VERSION}"
 STORAGE_INITIALIZER = f"docker.io/isotherm/storage-initializer:{VERSION}"
-FOREIGN = (
-    "alpine", "alpine/git:latest", "bash", "bash:latest", "bash:3.2", "busybox", "debian", "python", "python:alpine3.6",
-    "ubuntu", "mirror.gcr.io/alpine", "mirror.gcr.io/alpine/git", "mirror.gcr.io/bash", "mirror.gcr.io/bash:3.2",
-    "mirror.gcr.io/busybox", "mirror.gcr.io/debian", "mirror.gcr.io/python", "mirror.gcr.io/ubuntu",
-    "registry.access.redhat.com/ubi8/ubi-minimal:latest",
-)  # fmt: skip
+
+
+def foreign() -> list[str]:
+    """The images that Tekton's example runs use, those that the local runner runs too."""
+    module = tekton_examples.module()
+    found: set[str] = set()
+    for example in tekton_examples.examples():
+        if not example.refused:
+            for document in example.documents(module):
+                found.update(_images(document))
+    return sorted(name for name in found if "$(" not in name and not name.startswith("isotherm/"))
+
+
+def _images(item: Any) -> Iterator[str]:
+    if isinstance(item, dict):
+        for key, value in item.items():
+            if key == "image" and isinstance(value, str):
+                yield value
+            else:
+                yield from _images(value)
+    elif isinstance(item, list):
+        for value in item:
+            yield from _images(value)
 
 
 def full(name: str) -> str:
@@ -32,7 +54,7 @@ def full(name: str) -> str:
         name = f"docker.io/library/{name}"
     elif "." not in head:
         name = f"docker.io/{name}"
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    return name if re.search(r"[:@]", name.rpartition("/")[2]) else f"{name}:latest"
 
 
 def _figures(lab: Lab) -> Path:
@@ -54,13 +76,15 @@ def start(lab: Lab) -> None:
         if pinned not in have:
             images.load(folder / f"{image['name']}.tar")
             images.tag(name, pinned)
-    for name in FOREIGN:
-        images.tag(BASE, full(name))
+    for name in foreign():
+        if full(name) not in have:
+            images.tag(BASE, full(name))
+    (lab.folder("archives") / "imported").touch()
 
 
-def ready(_: Lab) -> str:
-    """containerd has the stand-in, which is tagged last."""
-    return "" if full(FOREIGN[-1]) in images.present() else "the images are not imported"
+def ready(lab: Lab) -> str:
+    """All are imported and tagged."""
+    return "" if (lab.folder("archives") / "imported").exists() else "the images are not imported"
 
 
 def pinned(lab: Lab) -> dict[str, str]:
