@@ -4,7 +4,7 @@ DEV := .venv/dev/bin
 LOCAL := .venv/local/bin
 LAB := PYTHONPATH=tests:scripts:images $(DEV)/python -m lab
 
-.PHONY: help demo demo-stop test lint images test-images lab lab-down lab-status bench-local setup lock clean
+.PHONY: help demo demo-stop test lint images test-images lab lab-down lab-status e2e e2e-core bench-local bench-lab setup lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -41,9 +41,24 @@ lab-down:  ## Stop the lab: nothing of it stays running, mounted or routed
 lab-status:  ## Tell which parts of the lab are up, since when, and where their logs are
 	@$(LAB) status
 
+e2e:  ## Test the catalog end to end on the lab, or on the cluster of KUBECONFIG (docs/lab.md)
+	@$(PYTHON) scripts/setup.py test
+	@$(LAB) up
+	@$(DEV)/python -m pytest -q tests/e2e
+
+e2e-core:  ## The part of `make e2e` that .ci/run runs
+	@$(PYTHON) scripts/setup.py test
+	@$(LAB) up
+	@$(DEV)/python -m pytest -q -m core tests/e2e
+
 bench-local:  ## Measure every bar of the local target and write build/bench/local.json
 	@$(PYTHON) scripts/setup.py test
 	@$(DEV)/python tests/bench/local.py
+
+bench-lab:  ## Measure every bar of the lab and write build/bench/lab.json (two hours; ONLY="overhead kills" for some)
+	@$(PYTHON) scripts/setup.py test
+	@$(LAB) up
+	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/lab.py $(ONLY)
 
 setup:  ## Make the environments only
 	@$(PYTHON) scripts/setup.py test

@@ -18,7 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace, UnionType
@@ -237,3 +237,13 @@ def main(run: Callable[[], None]) -> int:
         print(f"error: {last_line(error)}", file=sys.stderr, flush=True)
         return error.exit_code if isinstance(error, TaskError) else 1
     return 0
+
+
+def step_main(run: Callable[[], None]) -> int:
+    """Run a Task's step like `main`, with all that it prints on stderr.
+
+    A container runtime reads stdout and stderr through two pipes and may swap lines of the two, so that the cause of a
+    failure would not be the last line of the log that a person sees.
+    """
+    with redirect_stdout(sys.stderr):
+        return main(run)

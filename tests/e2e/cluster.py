@@ -25,6 +25,7 @@ BUILD = CHECKOUT / "build" / "e2e"
 RUNS = {
     "inverse-heat-pinn": CHECKOUT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml",
     "rollback": CHECKOUT / "pipelines/rollback/runs/rollback.yaml",
+    "promote": CHECKOUT / "pipelines/promote/runs/promote.yaml",
 }
 RUN_SECONDS = 600
 

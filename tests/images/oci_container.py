@@ -21,6 +21,8 @@ from isotherm_local.images import layout
 
 UID = 1000680000
 GID = 0
+# A folder here, its place in the container, and `ro` or `rw`.
+Mount = tuple[Path, str, str]
 _WHITEOUT = ".wh."
 _MASKED = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware"]
 
@@ -60,13 +62,13 @@ class Image:
     bundles: Path
 
     def run(
-        self, command: Sequence[str], *, mounts: Sequence[tuple[Path, str, str]] = (), env: Sequence[str] = ()
+        self, command: Sequence[str], *, mounts: Sequence[Mount] = (), env: Sequence[str] = (), network: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        """Run `command` in a fresh container; `mounts` are (folder here, place there, `ro` or `rw`)."""
+        """Run `command` in a fresh container; `network` lets it reach servers on this machine."""
         identifier = f"isotherm-{uuid.uuid4().hex[:12]}"
         bundle = self.bundles / identifier
         bundle.mkdir(parents=True)
-        (bundle / "config.json").write_text(json.dumps(self._specification(command, mounts, env)))
+        (bundle / "config.json").write_text(json.dumps(self._specification(command, mounts, env, network)))
         runc = ["runc", "--root", str(self.bundles / "state"), "run", "--bundle", str(bundle), identifier]
         return subprocess.run(runc, capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL)
 
@@ -75,9 +77,10 @@ class Image:
         return self.run(["python", "-c", code], **options)
 
     def _specification(
-        self, command: Sequence[str], mounts: Sequence[tuple[Path, str, str]], env: Sequence[str]
+        self, command: Sequence[str], mounts: Sequence[Mount], env: Sequence[str], network: bool
     ) -> dict[str, Any]:
         variables = dict(pair.split("=", 1) for pair in self.config["Env"])
+        namespaces = ["pid", "ipc", "uts", "mount", *([] if network else ["network"])]
         nothing = {kind: [] for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")}
         return {
             "ociVersion": "1.0.2",
@@ -92,7 +95,7 @@ class Image:
             "root": {"path": str(self.root), "readonly": True},
             "mounts": [*_system(), *(_writable(place) for place in {variables["HOME"], "/tmp"}), *map(_bind, mounts)],
             "linux": {
-                "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
+                "namespaces": [{"type": kind} for kind in namespaces],
                 "maskedPaths": _MASKED,
                 "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
             },
@@ -113,6 +116,6 @@ def _writable(place: str) -> dict[str, Any]:
     return {"destination": place, "type": "tmpfs", "source": "tmpfs", "options": options}
 
 
-def _bind(mount: tuple[Path, str, str]) -> dict[str, Any]:
+def _bind(mount: Mount) -> dict[str, Any]:
     source, place, mode = mount
     return {"destination": place, "type": "bind", "source": str(source), "options": ["rbind", mode]}

@@ -6,12 +6,15 @@ import ast
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from oci_container import GID, UID, Image, open_to_all
 
+from isotherm import bundle
 from isotherm_local.images import layout
 from isotherm_local.lint.model import Catalog
 from isotherm_local.lint.source import closure
@@ -49,6 +52,18 @@ print(json.dumps({
 }))
 """
 READ_ONLY = "Read-only file system"
+
+
+# Starts the predictor in its container, asks it once over loopback, and ends it as the kubelet does.
+CLIENT = """
+import json, signal, subprocess, urllib.request
+server = subprocess.Popen([*{entry}, "--model_dir=/mnt/models", "--http_port=0"], stdout=subprocess.PIPE, text=True)
+port = json.loads(server.stdout.readline())["port"]
+with urllib.request.urlopen(f"http://127.0.0.1:{{port}}/predict-temperature?x=0.1&y=0.1&t=0.5") as answer:
+    digest, body = answer.headers["X-Model-Digest"], json.load(answer)
+server.send_signal(signal.SIGTERM)
+print(json.dumps({{"digest": digest, "body": body, "exit": server.wait(30)}}))
+"""
 
 
 def _programs() -> list[tuple[str, str]]:
@@ -156,26 +171,48 @@ def test_trainer_holds_no_cuda(image: Images) -> None:
     assert not [*site.glob("nvidia*"), *site.glob("triton*"), *site.glob("torch/lib/*cuda*")]
 
 
-def test_data_image_measures_and_trainer_learns_and_exports(image: Images, tmp_path: Path) -> None:
-    """The shortest training exercises what --help does not import: torch, its export, ONNX Runtime, the plots."""
-    open_to_all(tmp_path)
-    volume = tmp_path / "volume"
+@pytest.fixture(scope="module")
+def trained(image: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The volume after the shortest training: it exercises what --help does not import."""
+    place = tmp_path_factory.mktemp("trained")
+    open_to_all(place)
+    volume = place / "volume"
     volume.mkdir()
-    # A volume under OpenShift belongs to a group of the pod; here the image's own group 0 may write it.
+    # As under OpenShift, where a volume's group may write it.
     os.chown(volume, 0, GID)
     volume.chmod(0o2770)
     mounts = [(volume, "/workspace", "rw")]
-    made = image("data").run(
-        ["python", "-m", "isotherm.data.generate", "heatinv", "/workspace/data", "--points", "300"], mounts=mounts
-    )
+    generate = ["python", "-m", "isotherm.data.generate", "heatinv", "/workspace/data", "--points", "300"]
+    made = image("data").run(generate, mounts=mounts)
     assert made.returncode == 0, made.stderr
-    place = ["--model-dir", "/workspace/model", "--reports-dir", "/workspace/reports"]
-    trained = image("pinn-trainer").run(
-        ["python", "/app/train.py", "--data", "/workspace/data", "--epochs", "2", "--restarts", "1", *place],
-        mounts=mounts,
-    )
-    assert trained.returncode == 0, trained.stderr + trained.stdout
-    assert list(volume.glob("model/**/model.onnx"))
+    options = ["--data", "/workspace/data", "--epochs", "2", "--restarts", "1"]
+    options += ["--model-dir", "/workspace/model", "--reports-dir", "/workspace/reports"]
+    done = image("pinn-trainer").run([*image("pinn-trainer").config["Entrypoint"], *options], mounts=mounts)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return volume
+
+
+def test_trainer_learns_and_exports(trained: Path) -> None:
+    report = json.loads((trained / "reports/train.json").read_text())
+    assert report["model_digest"]
+    assert list(trained.glob("model/**/model.onnx"))
+
+
+def test_predictor_serves_what_the_trainer_exported(image: Images, trained: Path) -> None:
+    digest = json.loads((trained / "reports/train.json").read_text())["model_digest"]
+    served = trained / "served"
+    served.mkdir()
+    # What kserve-deploy copies to the model store.
+    for name, content in bundle.load(trained / "model/bundle", digest, exact=False).content.items():
+        (served / name).write_bytes(content)
+    entry = image("pinn-api").config["Entrypoint"]
+    variables = [f"MODEL_DIGEST={digest}", "MODEL_VERSION=1.1.0", "TRACK=blue"]
+    mounts = [(served, "/mnt/models", "ro")]
+    done = image("pinn-api").python(CLIENT.format(entry=entry), env=variables, mounts=mounts)
+    assert done.returncode == 0, done.stderr + done.stdout
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert (answer["digest"], answer["exit"]) == (digest, 0)
+    assert answer["body"]
 
 
 def test_data_image_has_git_dvc_and_an_ssh_that_takes_a_user_without_a_name(image: Images) -> None:
@@ -187,31 +224,61 @@ def test_data_image_has_git_dvc_and_an_ssh_that_takes_a_user_without_a_name(imag
     assert "connect to host 127.0.0.1" in refused.stderr
 
 
-def test_storage_initializer_copies_a_model(image: Images, tmp_path: Path) -> None:
+class Bucket(BaseHTTPRequestHandler):
+    """Bucket `models` with one object, as far as a download asks: HEAD, a listing, GET; no signature is checked."""
+
+    key, body = "plate/sha256-1/model.onnx", b"a model"
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        path, _, query = self.path.partition("?")
+        listing = f"<Contents><Key>{self.key}</Key><Size>{len(self.body)}</Size></Contents>"
+        body = self.body if path == f"/models/{self.key}" else b""
+        if path.rstrip("/") == "/models" and query:
+            body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{listing}</ListBucketResult>".encode()
+        self.send_response(200 if body or path.rstrip("/") == "/models" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+CREDENTIALS = ["AWS_ACCESS_KEY_ID=nobody", "AWS_SECRET_ACCESS_KEY=nothing", "AWS_DEFAULT_REGION=us-east-1"]
+
+
+def test_storage_initializer_brings_a_model_from_s3(image: Images, tmp_path: Path) -> None:
     open_to_all(tmp_path)
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "model.onnx").write_text("a model")
-    entry = image("storage-initializer").config["Entrypoint"]
-    assert entry == ["/storage-initializer/scripts/initializer-entrypoint"]
     target = tmp_path / "target"
     target.mkdir()
     target.chmod(0o777)
-    mounts = [(source, "/mnt/source", "ro"), (target, "/mnt/models", "rw")]
-    done = image("storage-initializer").run([*entry, "file:///mnt/source", "/mnt/models"], mounts=mounts)
-    assert done.returncode == 0, done.stderr
-    assert (target / "model.onnx").read_text() == "a model"
-    assert image("storage-initializer").run(entry).returncode == 2
-
-
-def test_storage_initializer_fails_where_the_store_does_not_answer(image: Images) -> None:
-    variables = [
-        "AWS_ACCESS_KEY_ID=nobody",
-        "AWS_SECRET_ACCESS_KEY=nothing",
-        "AWS_ENDPOINT_URL=http://127.0.0.1:9",
-        "AWS_MAX_ATTEMPTS=1",
-    ]
     entry = image("storage-initializer").config["Entrypoint"]
+    assert entry == ["/storage-initializer/scripts/initializer-entrypoint"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = image("storage-initializer").run(
+            [*entry, "s3://models/plate/sha256-1", "/mnt/models"],
+            mounts=[(target, "/mnt/models", "rw")],
+            env=[*CREDENTIALS, f"AWS_ENDPOINT_URL=http://127.0.0.1:{server.server_port}"],
+            network=True,
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert (target / "model.onnx").read_bytes() == Bucket.body
+
+
+def test_storage_initializer_fails_where_it_brings_nothing(image: Images) -> None:
+    entry = image("storage-initializer").config["Entrypoint"]
+    assert image("storage-initializer").run(entry).returncode == 2
+    variables = [*CREDENTIALS, "AWS_MAX_ATTEMPTS=1", "AWS_ENDPOINT_URL=http://127.0.0.1:9"]
     done = image("storage-initializer").run([*entry, "s3://models/one", "/tmp/models"], env=variables)
     assert done.returncode == 1
     assert "error:" in done.stderr

@@ -47,7 +47,8 @@ def start_apiserver(lab: Lab) -> None:
         f"--kubelet-client-key={p}/admin.key", "--allow-privileged", f"--requestheader-client-ca-file={p}/ca.crt",
         f"--proxy-client-cert-file={p}/front.crt", f"--proxy-client-key-file={p}/front.key",
         "--enable-aggregator-routing", "--kubelet-preferred-address-types=InternalIP",
-        "--enable-admission-plugins=NodeRestriction",
+        "--enable-admission-plugins=NodeRestriction", "--feature-gates=MutatingAdmissionPolicy=true",
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
     ]  # fmt: skip
     daemons.start(lab, "kube-apiserver", command, env=ENV)
 

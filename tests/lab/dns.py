@@ -103,6 +103,6 @@ def external(name: str, port: int, *, node_port: int | None = None) -> list[Obje
 
 
 PART = Part(
-    "dns", start, lambda lab: lab.deployments_ready("kube-system"), needs=("kubelet",), modules=("coredns",),
-    namespace="kube-system",
+    "dns", start, lambda lab: lab.deployments_ready("kube-system"), needs=("kubelet", "admission"),
+    modules=("coredns",), namespace="kube-system",
 )  # fmt: skip

@@ -63,8 +63,31 @@ def build(lab: Lab, names: list[str]) -> None:
             say(f"built {name} in {time.monotonic() - began:.0f} s")
 
 
+DEFINITIONS = ("pipelines.tekton.dev", "inferenceservices.serving.kserve.io", "routes.route.openshift.io")
+
+
+def use(kubeconfig: str) -> None:
+    """Say whether the user's own cluster has what the catalog needs. Raises `LabError` naming what it lacks."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        raise LabError("KUBECONFIG names a cluster, but kubectl is not installed; install it, or unset KUBECONFIG")
+    command = [kubectl, f"--kubeconfig={kubeconfig}", "get", "crd", "-o", "name"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LabError(f"the cluster of KUBECONFIG does not answer ({last[-200:]}); correct or unset KUBECONFIG")
+    missing = [name for name in DEFINITIONS if f"/{name}" not in done.stdout]
+    if missing:
+        raise LabError(f"the cluster of KUBECONFIG lacks {', '.join(missing)}; install Tekton, KServe and Routes on it")
+    say("KUBECONFIG names a cluster that has Tekton, KServe and Routes: nothing is started here")
+
+
 def up(lab: Lab, names: list[str]) -> None:
-    """Start the parts; each begins as soon as what it needs is ready."""
+    """Start the parts, each as soon as what it needs is ready. With KUBECONFIG set, only look at that cluster."""
+    kubeconfig = os.environ.get("KUBECONFIG", "")
+    if kubeconfig and Path(kubeconfig) != lab.kubeconfig:
+        use(kubeconfig)
+        return
     wanted = parts.chosen(names)
     _install(wanted)
     lab.state.mkdir(parents=True, exist_ok=True)

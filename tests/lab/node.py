@@ -74,12 +74,12 @@ oom_score = 0
 
 
 def _cni() -> dict[str, object]:
+    # No masquerading and no port maps: pods speak to each other and to the node, and iptables stays as it was.
     bridge = {
-        "type": "bridge", "bridge": BRIDGE, "isGateway": True, "ipMasq": True, "hairpinMode": True,
+        "type": "bridge", "bridge": BRIDGE, "isGateway": True, "hairpinMode": True,
         "ipam": {"type": "host-local", "ranges": [[{"subnet": POD_NETWORK}]], "routes": [{"dst": "0.0.0.0/0"}]},
     }  # fmt: skip
-    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-    return {"cniVersion": "1.0.0", "name": "lab", "plugins": [bridge, portmap]}
+    return {"cniVersion": "1.0.0", "name": "lab", "plugins": [bridge]}
 
 
 def start_containerd(lab: Lab) -> None:
@@ -146,6 +146,7 @@ def _kubelet_config(lab: Lab, resolv: Path) -> dict[str, object]:
         "maxPods": 200,
         "resolvConf": str(resolv),
         "registryPullQPS": 0,
+        "makeIPTablesUtilChains": False,
         # Some sysctls and oom scores are refused to a confined root.
         "featureGates": {"KubeletInUserNamespace": True},
     }
@@ -236,7 +237,7 @@ CONTAINERD = Part(
     "containerd", start_containerd, containerd_ready, stop_containerd, log="containerd",
     packages={
         "containerd": "containerd", "runc": "runc", "/usr/lib/cni/bridge": "containernetworking-plugins",
-        "nft": "nftables", "conntrack": "conntrack", "ip": "iproute2", "iptables": "iptables", "openssl": "openssl",
+        "nft": "nftables", "conntrack": "conntrack", "ip": "iproute2", "openssl": "openssl",
     },
 )  # fmt: skip
 KUBELET = Part(

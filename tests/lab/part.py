@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +93,24 @@ class Lab:
         """Apply CustomResourceDefinitions and wait until the API server serves them: controllers look once."""
         definitions = list(items)
         self.apply(definitions)
-        names = [f"crd/{item['metadata']['name']}" for item in definitions]
-        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+        names = [item["metadata"]["name"] for item in definitions]
+        deadline = time.monotonic() + 60
+        while late := self._not_established(names):
+            if time.monotonic() > deadline:
+                raise LabError(f"the API server does not serve {', '.join(late)}")
+            time.sleep(0.3)
+
+    def _not_established(self, names: list[str]) -> list[str]:
+        """Those of the definitions that are not served yet; their conditions appear a moment after them."""
+        found = self.get("crd", *names)
+        items = found.get("items", [found])
+        served = {
+            item["metadata"]["name"]
+            for item in items
+            for condition in item.get("status", {}).get("conditions") or []
+            if condition["type"] == "Established" and condition["status"] == "True"
+        }
+        return [name for name in names if name not in served]
 
     def deployments_ready(self, namespace: str) -> str:
         """Empty when every Deployment of the namespace is rolled out, else which are not."""

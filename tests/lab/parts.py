@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lab import (
+    admission,
     catalog_images,
     control_plane,
     dns,
@@ -25,6 +26,7 @@ _ALL = (
     images.PART,
     catalog_images.PART,
     control_plane.PART,
+    admission.PART,
     node.KUBELET,
     volumes.PART,
     dns.PART,

@@ -121,6 +121,21 @@ def test_failed_tool_is_reported_by_the_line_that_says_why(tmp_path: Path) -> No
         engines.run(tool, ["build"], tmp_path / "log", lambda _: None)
 
 
+def test_layers_that_no_last_build_used_are_removed_newest_first(tmp_path: Path) -> None:
+    cached, made, old, older = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
+    (tmp_path / "ops.log").write_text(
+        f"STEP 1/2\n--> Using cache {cached}\n--> {cached[:11]}\nSTEP 2/2\n--> {made[:11]}\n"
+    )
+    listing = "".join(f"sha256:{row}\n" for row in (f"{made} isotherm/ops", old, f"{older} <none>", cached))
+    script = (
+        "import sys; from pathlib import Path\n"
+        f"if sys.argv[1] == 'images': print({listing!r})\n"
+        f"else: Path({str(tmp_path / 'removed')!r}).open('a').write(sys.argv[2] + '\\n')\n"
+    )
+    engines.prune(engines.Engine("buildah", (sys.executable, "-c", script), ()), tmp_path)
+    assert (tmp_path / "removed").read_text().split() == [old, older]
+
+
 def test_pip_settings_reach_the_build_as_read_only_volumes_and_are_gone_afterwards(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

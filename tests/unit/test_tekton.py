@@ -169,3 +169,14 @@ def test_a_report_that_cannot_be_written_hides_no_cause(tmp_path: Path, monkeypa
     with pytest.raises(tekton.Refused), tekton.report(tmp_path / "x.json", "x"):
         raise tekton.Refused("it differs", remedy="train again")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_step_prints_on_one_stream_so_that_the_cause_stays_last(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        print("working")
+        raise tekton.BadInput("param x is 'y'", remedy="give z")
+
+    assert tekton.step_main(fail) == tekton.BadInput.exit_code
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error == "working\nerror: param x is 'y'; give z\n"

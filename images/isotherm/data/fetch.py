@@ -174,7 +174,7 @@ def main() -> int:
     """Run the program; its inputs come from the environment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    return tekton.main(run)
+    return tekton.step_main(run)
 
 
 if __name__ == "__main__":

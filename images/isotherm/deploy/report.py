@@ -61,7 +61,7 @@ def main() -> int:
                 remedy="read the last line of that task's log, then start the same run again",
             )
 
-    return tekton.main(step)
+    return tekton.step_main(step)
 
 
 if __name__ == "__main__":

@@ -318,7 +318,7 @@ def _from_environment() -> dict[str, Any]:
 def main() -> int:
     """Run as the Task route-shift does."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    return tekton.main(run)
+    return tekton.step_main(run)
 
 
 if __name__ == "__main__":

@@ -240,7 +240,7 @@ def run() -> None:
 def main() -> int:
     """Run as the Task's step."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    return tekton.main(run)
+    return tekton.step_main(run)
 
 
 if __name__ == "__main__":

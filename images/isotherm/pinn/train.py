@@ -190,7 +190,7 @@ def run() -> None:
 
 def main() -> int:
     """Run as the Task's step, or by hand."""
-    return tekton.main(run)
+    return tekton.step_main(run)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def step() -> None:
 def main() -> int:
     """Run as the Task's step."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    return tekton.main(step)
+    return tekton.step_main(step)
 
 
 if __name__ == "__main__":

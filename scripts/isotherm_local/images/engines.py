@@ -6,6 +6,7 @@ buildah and podman keep everything in a folder of ours and leave nothing mounted
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,8 @@ from pathlib import Path
 from isotherm import tekton
 
 NAMES = ("buildah", "podman", "docker")
+# As much of an identifier as a build prints.
+SHORT = 11
 _CLOSING = ("Error: building at STEP", "subprocess exited", "exit status")
 Progress = Callable[[str], None]
 
@@ -97,6 +100,33 @@ def release(cache: Path) -> None:
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in reversed([mount for mount in mounts if mount.startswith(f"{cache}/")]):
         subprocess.run(["umount", mount], capture_output=True, check=False)
+
+
+def _named(text: str) -> set[str]:
+    """Name the images that a build's output speaks of: steps taken from the cache, and new ones."""
+    return {found[:SHORT] for found in re.findall(r"^(?:--> (?:Using cache )?|)([0-9a-f]{11,64})$", text, re.MULTILINE)}
+
+
+def prune(engine: Engine, logs: Path) -> None:
+    """Remove the layers that the last build of no image has used; docker looks after its own."""
+    if engine.name == "docker":
+        return
+    used = set[str]().union(*(_named(log.read_text(errors="replace")) for log in logs.glob("*.log")))
+    listed = subprocess.run(
+        [*engine.command, "images", "--all", "--no-trunc", "--format", "{{.ID}} {{.Name}}"],
+        env=engine.environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    rows = [line.removeprefix("sha256:").split() for line in listed.stdout.splitlines() if line.strip()]
+    unused = [row[0] for row in rows if row[0][:SHORT] not in used and row[1:] in ([], ["<none>"])]
+    # Newest first: an image goes before those that it was made from. What is in use after all stays.
+    for identifier in unused:
+        subprocess.run([*engine.command, "rmi", identifier], env=engine.environment(), capture_output=True, check=False)
+
+
+def discard(engine: Engine) -> None:
+    """Remove the working containers of builds that were cut off; the caller holds the lock of the store."""
+    if engine.name != "docker":
+        subprocess.run([*engine.command, "rm", "--all"], env=engine.environment(), capture_output=True, check=False)
 
 
 def run(engine: Engine, arguments: Sequence[str], log: Path, progress: Progress, *, append: bool = False) -> None:

@@ -57,6 +57,9 @@ def lock(cache: Path) -> Iterator[None]:
             raise tekton.Unavailable(
                 f"another build uses {cache}", remedy="wait for it, or give a folder with --cache"
             ) from error
+        # Of a build that was killed: its copy of pip's settings may name an index with a password.
+        for stale in cache.glob(f"{pip.PREFIX}*"):
+            shutil.rmtree(stale)
         try:
             yield
         finally:
@@ -91,6 +94,7 @@ class _Maker:
     def engine(self) -> engines.Engine:
         if self._engine is None:
             self._engine = engines.choose(self.plan.cache, self.plan.engine)
+            engines.discard(self._engine)
         return self._engine
 
     def base(self) -> dict[str, str]:
@@ -128,6 +132,7 @@ class _Maker:
         built = layout.measure(partial, folder.name, reference, time.monotonic() - began, sha)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
+        engines.prune(engine, self.plan.cache / "logs")
         self.say(family.name, f"built in {built.seconds:.0f} s")
         return built
 

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 # Where every pip looks for settings of the whole machine; and where the volumes with files that they name lie.
 CONFIG_DIR = "/etc/xdg/pip"
 WHEELS_DIR = "/mnt/wheels"
+PREFIX = "pip-settings."
 _TAKEN = ("index-url", "extra-index-url", "trusted-host", "proxy", "default-timeout", "timeout", "retries")
 
 
@@ -46,7 +47,7 @@ def volumes(cache: Path, wheels: Path) -> Iterator[list[str]]:
     config = configparser.RawConfigParser()
     config["global"] = {name: settings[name] for name in _TAKEN if settings.get(name)}
     mounts = []
-    with TemporaryDirectory(dir=cache, prefix="pip-settings.") as place:
+    with TemporaryDirectory(dir=cache, prefix=PREFIX) as place:
         certificates = settings.get("cert") or os.environ.get("SSL_CERT_FILE")
         if certificates and Path(certificates).is_file():
             shutil.copyfile(certificates, Path(place) / "ca.crt")

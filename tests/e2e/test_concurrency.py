@@ -1,0 +1,28 @@
+"""Two runs of one model at once: each ends in a defined way and the Route has one live colour."""
+
+from __future__ import annotations
+
+import pytest
+
+from e2e.cluster import Finished
+from e2e.conftest import Catalog
+from e2e.test_restarts import assert_nothing_doubled
+
+pytestmark = pytest.mark.core
+
+
+def test_of_two_runs_at_once_one_wins_and_the_other_wins_later_or_is_refused(catalog: Catalog, first: Finished) -> None:
+    names = [catalog.run(f"rival-{seed}", seed=seed, min_improvement="-1") for seed in ("31", "32")]
+    ended = [catalog.wait(name) for name in names]
+    assert any(one.succeeded for one in ended), [one.condition for one in ended]
+    for one in ended:
+        if not one.succeeded:
+            failed = [run for run in one.task_runs if run["status"]["conditions"][0]["status"] == "False"]
+            said = [catalog.log(run).strip().splitlines()[-1] for run in failed]
+            assert all(line.startswith("error: ") for line in said if "report" not in line), said
+    winners = {one.results["model-digest"] for one in ended if one.succeeded}
+    live = catalog.answers().headers["x-model-digest"]
+    assert live in winners
+    assert catalog.champion().tags["model_digest"] == live
+    for name in names:
+        assert_nothing_doubled(catalog, name)

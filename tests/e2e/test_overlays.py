@@ -1,0 +1,116 @@
+"""Staging and production for real: models in S3, images by digest, a person's word before traffic moves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from lab import catalog_images
+from lab.part import CHECKOUT, Lab
+
+from e2e.cluster import BUILD, Finished, Target, eventually
+from e2e.conftest import MODEL, WORKSPACES, Catalog, wipe
+
+SMALL = {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}
+
+
+def environment(target: Target, catalog: Catalog, overlay: str, namespace: str) -> Catalog:
+    """An overlay installed in its own namespace; the lab's node is smaller than production's."""
+    space = Catalog(target, namespace, catalog.revisions, catalog.repository)
+    target.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=true")
+    folder = BUILD / f"overlay-{namespace}"
+    folder.mkdir(parents=True, exist_ok=True)
+    pins = [{"name": name, "digest": digest} for name, digest in catalog_images.pinned(Lab()).items()]
+    kustomization = {"resources": [os.path.relpath(CHECKOUT / "overlays" / overlay, folder)]}
+    if overlay == "prod":
+        # What a release does with `kustomize edit set image`, on a copy of the overlay's own configuration.
+        kustomization |= {
+            "images": pins,
+            "configurations": [
+                os.path.relpath(CHECKOUT / "overlays/components/image-ref/kustomizeconfig.yaml", folder)
+            ],
+        }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    space.install(str(folder))
+    return space
+
+
+def run(space: Catalog, name: str, revision: int, **params: str) -> Finished:
+    """One run with the overlay's own defaults, a model store in S3 and a train step that fits the node."""
+    workspaces = [
+        *WORKSPACES["workspaces"],
+        {"name": "model-store-credentials", "secret": {"secretName": "model-store"}},
+    ]
+    example = yaml.safe_load((CHECKOUT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml").read_text())
+    specs = example["spec"]["taskRunSpecs"]
+    for spec in specs:
+        if spec["pipelineTaskName"] == "train":
+            spec["computeResources"] = SMALL
+    changes = {"workspaces": workspaces, "taskRunSpecs": specs}
+    space.run(name, revision, spec=changes, predictor_cpu="100m", model_name=MODEL, **params)
+    return space.wait(name)
+
+
+@pytest.fixture(scope="module")
+def staging(target: Target, catalog: Catalog) -> Iterator[Catalog]:
+    space = environment(target, catalog, "staging", "isotherm-staging")
+    wipe(space)
+    yield space
+    target.kubectl("delete", "namespace", space.namespace, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def prod(target: Target, catalog: Catalog) -> Iterator[Catalog]:
+    space = environment(target, catalog, "prod", "ml-prod")
+    wipe(space)
+    yield space
+    target.kubectl("delete", "namespace", space.namespace, "--wait=false")
+
+
+def test_staging_serves_a_model_from_s3(staging: Catalog) -> None:
+    ended = run(staging, "first", 0)
+    assert ended.succeeded, (ended.condition, ended.states())
+    service = staging.get("inferenceservice", f"{MODEL}-blue")
+    uri = service["spec"]["predictor"]["model"]["storageUri"]
+    assert uri.startswith("s3://isotherm-models/staging/")
+    assert staging.answers().headers["x-model-digest"] == ended.results["model-digest"]
+
+
+def test_production_pins_images_by_digest_and_waits_for_a_person(prod: Catalog) -> None:
+    first = run(prod, "first", 0)
+    assert first.succeeded, (first.condition, first.states())
+    for task_run in first.task_runs:
+        for step in task_run["status"]["steps"]:
+            assert "@sha256:" in step["imageID"] or "sha256:" in step["imageID"]
+        spec = task_run["status"]["taskSpec"]["steps"][0]
+        assert "@sha256:" in spec["image"]
+    approve(prod, first)
+    second = run(prod, "second", 1, min_improvement="-1")
+    assert second.succeeded, second.condition
+    assert "shift" in second.skipped
+    digest = second.results["model-digest"]
+    assert prod.answers().headers["x-model-digest"] == first.results["model-digest"], "traffic waits"
+    approve(prod, second)
+    assert eventually(lambda: prod.answers().headers["x-model-digest"] == digest, 30)
+    assert prod.champion().tags["model_digest"] == digest
+
+
+def approve(prod: Catalog, ended: Finished) -> None:
+    """What a person does: start Pipeline promote with version and digest of the run's report."""
+    registered = ended.task_results("register")
+    params = {
+        "model-version": registered["model-version"],
+        "model-digest": registered["model-digest"],
+        "mlflow-uri": prod.target.mlflow,
+        "router-url": prod.target.router,
+        "predictor-cpu": "100m",
+    }
+    workspaces = [
+        WORKSPACES["workspaces"][0],
+        {"name": "model-store-credentials", "secret": {"secretName": "model-store"}},
+    ]
+    name = f"approve-{registered['model-version']}"
+    promoted = prod.wait(prod.pipeline_run("promote", name, params, workspaces=workspaces))
+    assert promoted.succeeded, (promoted.condition, promoted.states())

@@ -1,0 +1,110 @@
+"""A part of the platform dies in the middle of a run: the run converges and nothing is there twice.
+
+Each case trains a model of its own (another seed), waits for the moment at which that part matters, kills it with
+SIGKILL, starts it again where nobody else does, and lets the same run end.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from lab import daemons, mlflow, parts
+from lab.part import Lab
+
+from e2e.cluster import Finished, eventually
+from e2e.conftest import MODEL, Catalog
+
+
+def kill_pods(namespace: str, selector: str) -> Callable[[Catalog], None]:
+    """Delete a controller's pods at once; its Deployment makes another."""
+
+    def act(catalog: Catalog) -> None:
+        arguments = ["-n", namespace, "-l", selector, "--grace-period=0", "--force"]
+        catalog.target.kubectl("delete", "pod", *arguments)
+
+    return act
+
+
+def kill_daemon(part: str, daemon: str, away_seconds: float) -> Callable[[Catalog], None]:
+    """Kill a process of the node, stay away for a while, start it again."""
+
+    def act(catalog: Catalog) -> None:
+        lab = Lab()
+        process = daemons.find(lab, daemon)
+        assert process is not None
+        for one in [process, *daemons.session(process.pid)]:
+            one.signal(signal.SIGKILL)
+        time.sleep(away_seconds)
+        parts.TABLE[part].start(lab)
+        eventually(lambda: not parts.TABLE[part].ready(lab), 90)
+
+    return act
+
+
+@dataclass(frozen=True)
+class Case:
+    """Which part is killed, while which Task runs."""
+
+    task: str
+    act: Callable[[Catalog], None]
+    seed: str
+
+
+CASES = {
+    "tekton": Case("train", kill_pods("tekton-pipelines", "app.kubernetes.io/name=controller"), "21"),
+    "kserve": Case("deploy", kill_pods("kserve", "control-plane=kserve-controller-manager"), "22"),
+    "router": Case("shift", kill_daemon("router", "router", 2), "23"),
+    "mlflow": Case("register", kill_daemon("mlflow", "mlflow", 5), "24"),
+    "postgres": Case("train", kill_daemon("postgres", "postgres", 3), "25"),
+}
+
+
+@pytest.fixture(autouse=True)
+def whole_platform() -> Iterator[None]:
+    """Whatever a test did, the next one finds every part ready."""
+    yield
+    lab = Lab()
+    for name in ("router", "postgres", "mlflow", "tekton-pipelines", "kserve"):
+        eventually(lambda name=name: not parts.TABLE[name].ready(lab), 120)
+
+
+def started(catalog: Catalog, run: str, task: str) -> bool:
+    """Whether the pod of a pipeline task is there."""
+    label = "tekton.dev/pipelineTask"
+    runs = [item for item in catalog.task_runs(run) if item["metadata"]["labels"][label] == task]
+    return bool(runs and runs[0].get("status", {}).get("podName"))
+
+
+@pytest.mark.parametrize("part", CASES)
+def test_a_part_that_dies_leaves_a_run_that_converges_with_nothing_doubled(
+    catalog: Catalog, first: Finished, part: str
+) -> None:
+    assert catalog.target.mlflow == mlflow.URL, "this test stops servers, so it runs on the lab alone"
+    case = CASES[part]
+    # A slightly worse model may take over: which one is better is not what is tried here.
+    name = catalog.run(f"without-{part}", seed=case.seed, min_improvement="-1")
+    eventually(lambda: started(catalog, name, case.task), 180, every=0.2)
+    case.act(catalog)
+    ended = catalog.wait(name)
+    assert ended.succeeded, (ended.condition, ended.states())
+    assert ended.results["verdict"] == "pass"
+    digest = ended.results["model-digest"]
+    assert ended.task_results("shift")["live-digest"] == digest
+    assert catalog.champion().tags["model_digest"] == digest
+    assert_nothing_doubled(catalog, name)
+
+
+def assert_nothing_doubled(catalog: Catalog, run: str) -> None:
+    """One version a digest, one MLflow run a PipelineRun, one InferenceService a colour, one Route, one live colour."""
+    digests = [version.tags["model_digest"] for version in catalog.versions()]
+    assert len(digests) == len(set(digests))
+    experiment = catalog.registry().get_experiment_by_name(MODEL).experiment_id
+    assert len(catalog.registry().search_runs([experiment], f"tags.pipeline_run = '{run}'")) == 1
+    names = {item["metadata"]["name"] for item in catalog.get("inferenceservices")["items"]}
+    assert names <= {f"{MODEL}-blue", f"{MODEL}-green"}
+    assert len(catalog.get("routes")["items"]) == 1
+    assert sorted(catalog.route().values()) == [0, 100]
