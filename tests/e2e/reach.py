@@ -28,11 +28,20 @@ def program(name: str, module: str) -> str | None:
     return str(built) if built.exists() else None
 
 
-def run(command: list[str], stdin: str | None = None, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str], stdin: str | None = None, *, check: bool = True, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a client against the cluster; fails with what it said."""
     environment = {**os.environ, "KUBECONFIG": kubeconfig()}
     done = subprocess.run(
-        command, input=stdin, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command,
+        input=stdin,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=folder,
     )
     assert not check or done.returncode == 0, f"{' '.join(command)[-200:]}: {done.stderr.strip()[-800:]}"
     return done
