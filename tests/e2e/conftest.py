@@ -14,6 +14,14 @@ from e2e import measurements
 from e2e.cluster import BUILD, Finished, Space, Target
 
 MODEL = "inverse-heat-pinn"
+# A second model with a Route of its own (overlays/dev has rights for it): its traffic leaves the first one alone.
+OTHER = "pouch-cell"
+OTHER_PARAMS = {
+    "model_name": OTHER,
+    "route": OTHER,
+    "service_blue": f"{OTHER}-blue",
+    "service_green": f"{OTHER}-green",
+}
 
 
 @dataclass
@@ -46,24 +54,24 @@ class Catalog(Space):
 
         return MlflowClient(self.target.mlflow, registry_uri=self.target.mlflow)
 
-    def versions(self) -> list[Any]:
-        """Registered versions of the model."""
-        return sorted(self.registry().search_model_versions(f"name='{MODEL}'"), key=lambda v: int(v.version))
+    def versions(self, model: str = MODEL) -> list[Any]:
+        """Registered versions of a model."""
+        return sorted(self.registry().search_model_versions(f"name='{model}'"), key=lambda v: int(v.version))
 
-    def champion(self) -> Any:
+    def champion(self, model: str = MODEL) -> Any:
         """The version that alias champion names."""
-        return self.registry().get_model_version_by_alias(MODEL, "champion")
+        return self.registry().get_model_version_by_alias(model, "champion")
 
-    def route(self) -> dict[str, int]:
-        """Weights of the Route by Service."""
-        spec = self.get("route", MODEL)["spec"]
+    def route(self, model: str = MODEL) -> dict[str, int]:
+        """Weights of a model's Route by Service."""
+        spec = self.get("route", model)["spec"]
         return {item["name"]: item["weight"] for item in [spec["to"], *spec.get("alternateBackends", [])]}
 
-    def answers(self, path: str = "/predict-temperature?x=0.5&y=0.5&t=0.1") -> Any:
+    def answers(self, model: str = MODEL, path: str = "/predict-temperature?x=0.5&y=0.5&t=0.1") -> Any:
         """One answer through the router."""
         import httpx
 
-        host = self.get("route", MODEL)["spec"]["host"]
+        host = self.get("route", model)["spec"]["host"]
         return httpx.get(self.target.router + path, headers={"Host": host}, timeout=10)
 
 
@@ -101,8 +109,9 @@ def catalog(target: Target) -> Iterator[Catalog]:
 def wipe(space: Catalog) -> None:
     """Remove what an earlier session registered: a champion of before would judge this one's models."""
     registry = space.registry()
-    for model in registry.search_registered_models(f"name='{MODEL}'"):
-        registry.delete_registered_model(model.name)
+    for name in (MODEL, OTHER):
+        for model in registry.search_registered_models(f"name='{name}'"):
+            registry.delete_registered_model(model.name)
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_the_same_run_again_adds_nothing(catalog: Catalog, first: Finished) -> N
     assert again.task_results("register")["outcome"] == "reused"
     assert again.task_results("shift")["outcome"] == "unchanged"
     assert len(catalog.versions()) == 1
-    assert len(catalog.get("inferenceservices")["items"]) == 1
+    assert len(catalog.get("inferenceservices", "-l", f"isotherm.dev/model={MODEL}")["items"]) == 1
 
 
 def test_new_data_lands_on_green_takes_the_traffic_and_a_rollback_gives_it_back(

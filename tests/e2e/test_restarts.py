@@ -16,7 +16,7 @@ from lab import daemons, mlflow, parts
 from lab.part import Lab
 
 from e2e.cluster import Finished, eventually
-from e2e.conftest import MODEL, Catalog
+from e2e.conftest import MODEL, OTHER, OTHER_PARAMS, Catalog
 
 
 def kill_pods(namespace: str, selector: str) -> Callable[[Catalog], None]:
@@ -86,7 +86,7 @@ def test_a_part_that_dies_leaves_a_run_that_converges_with_nothing_doubled(
     assert catalog.target.mlflow == mlflow.URL, "this test stops servers, so it runs on the lab alone"
     case = CASES[part]
     # A slightly worse model may take over: which one is better is not what is tried here.
-    name = catalog.run(f"without-{part}", seed=case.seed, min_improvement="-1")
+    name = catalog.run(f"without-{part}", seed=case.seed, min_improvement="-1", **OTHER_PARAMS)
     eventually(lambda: started(catalog, name, case.task), 180, every=0.2)
     case.act(catalog)
     ended = catalog.wait(name)
@@ -94,17 +94,17 @@ def test_a_part_that_dies_leaves_a_run_that_converges_with_nothing_doubled(
     assert ended.results["verdict"] == "pass"
     digest = ended.results["model-digest"]
     assert ended.task_results("shift")["live-digest"] == digest
-    assert catalog.champion().tags["model_digest"] == digest
-    assert_nothing_doubled(catalog, name)
+    assert catalog.champion(OTHER).tags["model_digest"] == digest
+    assert_nothing_doubled(catalog, name, OTHER)
 
 
-def assert_nothing_doubled(catalog: Catalog, run: str) -> None:
+def assert_nothing_doubled(catalog: Catalog, run: str, model: str) -> None:
     """One version a digest, one MLflow run a PipelineRun, one InferenceService a colour, one Route, one live colour."""
-    digests = [version.tags["model_digest"] for version in catalog.versions()]
+    digests = [version.tags["model_digest"] for version in catalog.versions(model)]
     assert len(digests) == len(set(digests))
     experiment = catalog.registry().get_experiment_by_name(MODEL).experiment_id
     assert len(catalog.registry().search_runs([experiment], f"tags.pipeline_run = '{run}'")) == 1
     names = {item["metadata"]["name"] for item in catalog.get("inferenceservices")["items"]}
-    assert names <= {f"{MODEL}-blue", f"{MODEL}-green"}
-    assert len(catalog.get("routes")["items"]) == 1
-    assert sorted(catalog.route().values()) == [0, 100]
+    assert names <= {f"{name}-{colour}" for name in (MODEL, OTHER) for colour in ("blue", "green")}
+    assert {item["metadata"]["name"] for item in catalog.get("routes")["items"]} <= {MODEL, OTHER}
+    assert sorted(catalog.route(model).values()) == [0, 100]
