@@ -15,7 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from lab import daemons, golang, pki
+from isotherm_local.processes import Process, end
+from lab import daemons, golang
 from lab.part import DNS_IP, NODE_IP, NODE_NAME, POD_NETWORK, Lab, LabError, Part
 
 BRIDGE = "lab0"
@@ -205,8 +206,6 @@ def stop_containerd(lab: Lab) -> None:
     """End containerd and its shims, unmount, remove the pods' network namespaces, the bridge and kube-proxy's rules."""
     shims = [p for p in _shims() if p.alive()]
     daemons.stop(lab, "containerd")
-    from isotherm_local.processes import end
-
     end(shims, 3.0)
     for folder in (RUN, lab.cache / "containerd"):
         _unmount(folder)
@@ -221,7 +220,7 @@ def stop_containerd(lab: Lab) -> None:
     shutil.rmtree(RUN, ignore_errors=True)
 
 
-def _shims() -> list[daemons.Process]:
+def _shims() -> list[Process]:
     """containerd's shims of this lab, known by the socket on their command line."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -229,7 +228,7 @@ def _shims() -> list[daemons.Process]:
             with contextlib.suppress(OSError):
                 words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
                 if "containerd-shim" in words[0] and str(SOCKET) in words:
-                    found.append(daemons.Process.of(int(entry.name)))
+                    found.append(Process.of(int(entry.name)))
     return found
 
 
@@ -244,4 +243,3 @@ KUBELET = Part(
     "kubelet", start_kubelet, kubelet_ready, stop_kubelet, needs=("control-plane", "images"), modules=("kubernetes",),
     log="kubelet",
 )  # fmt: skip
-__all__ = ["CONTAINERD", "KUBELET", "pki"]
