@@ -76,6 +76,8 @@ def start(lab: Lab) -> None:
         if pinned not in have:
             images.load(folder / f"{image['name']}.tar")
             images.tag(name, pinned)
+            if name == BASE:
+                have -= {full(one) for one in foreign()}  # they name the base of before
     for name in foreign():
         if full(name) not in have:
             images.tag(BASE, full(name))
