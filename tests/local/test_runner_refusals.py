@@ -25,6 +25,10 @@ def with_step(**fields: Any) -> dict[str, Any]:
     return {"steps": [{**step("pass"), **fields}]}
 
 
+def scripted(script: str, **fields: Any) -> dict[str, Any]:
+    return {"steps": [{"name": "only", "image": IMAGE, "script": script}], **fields}
+
+
 def gives(value: Any) -> dict[str, Any]:
     return {"params": [{"name": "p", "value": value}]}
 
@@ -88,6 +92,10 @@ REFUSED = {
         "is not known to Tekton",
     ),
     "undeclared result's path": (pipeline_run([task("a", spec("", {"X": "$(results.r.path)"}))]), "names result r"),
+    "a shell's variable in a result's path": (
+        pipeline_run([task("a", scripted("i=1; echo x > $(results.r-${i}.path)", results=[{"name": "r-1"}]))]),
+        "$(results.r-${i}.path) has a $ or ( inside",
+    ),
     "result in a subPath": (
         pipeline_run(
             [

@@ -19,6 +19,9 @@ _OF_A_POD = re.compile(r"(?<![\w./)}-])/tekton/(?!home\b|steps\b|results\b)[\w-]
 _IN_SCRIPT = re.compile(
     r"(params|inputs\.params|results|workspaces|steps|step|artifacts|credentials|context\.(task|taskRun))[.\[]"
 )
+# What Tekton's webhook takes for a reference, to the next `)`, and refuses as an unknown one: nothing that holds a `$` or
+# `(` is ever replaced. Results it looks for in scripts; params not where an embedded spec may get them from outside.
+_BROKEN = re.compile(r"""\$\((params|results|context\.task(?:Run)?)(?:\.|\["|\[')[^)\n]*?[$(][^)\n]*\)""")
 
 
 def _in_task(reference: str, task: PipelineTask, pipeline: PipelineSpec, whole: bool) -> str:
@@ -74,6 +77,12 @@ def task_body(task: PipelineTask, pipeline: PipelineSpec) -> None:
 
 def _references(step: Step, task: PipelineTask, pipeline: PipelineSpec) -> None:
     for path, text, items in texts_of(step):
+        spared = {"params"} if task.embedded else set()
+        spared |= set() if path == ("script",) else {"results"}
+        broken = next((one[0] for one in _BROKEN.finditer(text) if one[1] not in spared), "")
+        if broken:
+            problem = f": {broken} has a $ or ( inside, which Tekton's webhook refuses"
+            raise step.source.refuse(*path, problem=problem, remedy="write the whole name")
         for reference in references(text):
             if path == ("script",) and not _IN_SCRIPT.match(reference) and not _given(reference, task):
                 continue
