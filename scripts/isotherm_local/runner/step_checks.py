@@ -19,8 +19,8 @@ _OF_A_POD = re.compile(r"(?<![\w./)}-])/tekton/(?!home\b|steps\b|results\b)[\w-]
 _IN_SCRIPT = re.compile(
     r"(params|inputs\.params|results|workspaces|steps|step|artifacts|credentials|context\.(task|taskRun))[.\[]"
 )
-# What Tekton's webhook takes for a reference, to the next `)`, and refuses as an unknown one: nothing that holds a `$` or
-# `(` is ever replaced. Results it looks for in scripts; params not where an embedded spec may get them from outside.
+# What Tekton's webhook takes for a reference, to the next `)`, and refuses as an unknown one: nothing that holds a `$`
+# or `(` is ever replaced. Results it looks for in scripts; params not where an embedded spec has them from outside.
 _BROKEN = re.compile(r"""\$\((params|results|context\.task(?:Run)?)(?:\.|\["|\[')[^)\n]*?[$(][^)\n]*\)""")
 
 
