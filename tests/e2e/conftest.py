@@ -118,3 +118,17 @@ def wipe(space: Catalog) -> None:
 def first(catalog: Catalog) -> Finished:
     """The first run: no champion yet."""
     return catalog.wait(catalog.run("first"))
+
+
+@pytest.fixture(scope="session")
+def refused(catalog: Catalog, first: Finished) -> tuple[Finished, list[str], list[str]]:
+    """A run that the gate refuses, and the model's versions before and after it."""
+    before = [version.version for version in catalog.versions()]
+    ended = catalog.wait(catalog.run("refused", revision=1, epochs="3"))
+    return ended, before, [version.version for version in catalog.versions()]
+
+
+@pytest.fixture(scope="session")
+def no_data(catalog: Catalog, first: Finished) -> Finished:
+    """A run whose data is not in the repository."""
+    return catalog.wait(catalog.run("no-data", data_path="data/none"))

@@ -25,9 +25,9 @@ def running(catalog: Catalog, run: str, task: str) -> dict:
 
 
 def test_a_failing_task_fails_the_run_with_its_cause_and_finally_still_reports(
-    catalog: Catalog, first: Finished
+    catalog: Catalog, no_data: Finished
 ) -> None:
-    failed = catalog.wait(catalog.run("no-data", data_path="data/none"))
+    failed = no_data
     assert not failed.succeeded
     assert failed.condition["reason"] == "Failed"
     assert set(failed.skipped) == {"train", "evaluate", "register", "deploy", "shift", "promote"}

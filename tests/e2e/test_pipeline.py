@@ -59,16 +59,17 @@ def test_predictions_come_through_the_router(catalog: Catalog, first: Finished) 
         assert len(got["predictions"]) == 2
 
 
-def test_a_gate_that_says_fail_ends_green_and_moves_nothing(catalog: Catalog, first: Finished) -> None:
-    before = [version.version for version in catalog.versions()]
-    refused = catalog.wait(catalog.run("refused", revision=1, epochs="3"))
-    assert refused.succeeded, refused.condition
-    assert refused.condition["reason"] == "Completed"
-    assert refused.results["verdict"] == "fail"
-    assert set(refused.skipped) == {"register", "deploy", "shift", "promote"}
-    assert refused.skipped["register"] == "When Expressions evaluated to false"
-    assert refused.task("report")["status"]["conditions"][0]["status"] == "True"
-    assert [version.version for version in catalog.versions()] == before
+def test_a_gate_that_says_fail_ends_green_and_moves_nothing(
+    catalog: Catalog, first: Finished, refused: tuple[Finished, list[str], list[str]]
+) -> None:
+    ended, before, after = refused
+    assert ended.succeeded, ended.condition
+    assert ended.condition["reason"] == "Completed"
+    assert ended.results["verdict"] == "fail"
+    assert set(ended.skipped) == {"register", "deploy", "shift", "promote"}
+    assert ended.skipped["register"] == "When Expressions evaluated to false"
+    assert ended.task("report")["status"]["conditions"][0]["status"] == "True"
+    assert after == before
     assert catalog.champion().tags["model_digest"] == first.results["model-digest"]
     assert catalog.route() == {"blue": 100, "green": 0}
 
