@@ -244,6 +244,7 @@ def _rollback_here(options: argparse.Namespace, namespace: str, known: Mapping[s
     options.param = list({**urls, **names, **known, **dict(options.param)}.items())
     options.file, options.files, options.name = EXAMPLE, [], ""
     options.check = options.fields = options.delete_first = options.plain = options.verbose = False
+    options.foreign_images = "refuse"
     return cli.run(options)
 
 

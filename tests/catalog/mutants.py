@@ -273,12 +273,12 @@ MUTANTS = [
 OPENSHIFT = "overlays/components/openshift"
 MUTANTS += [
     Mutant("builds", f"{OPENSHIFT}/builds.yaml", "dockerfilePath: ops/Containerfile", "dockerfilePath: ops/Dockerfile"),
-    Mutant("builds", f"{OPENSHIFT}/builds.yaml", "dockerfilePath: images/data", "dockerfilePath: data"),
+    Mutant("builds", f"{OPENSHIFT}/builds.yaml", "    contextDir: images\n", ""),
     Mutant("builds", f"{OPENSHIFT}/builds.yaml", "{name: REQUIREMENTS,", "{name: REQUIREMENT,"),
     Mutant("builds", f"{OPENSHIFT}/builds.yaml", 'name: "isotherm-ops:0.1.0"', 'name: "isotherm-ops:latest"'),
     Mutant("builds", f"{OPENSHIFT}/imagestreams.yaml", "name: isotherm-ops", "name: isotherm-op"),
     Mutant("builds", f"{OPENSHIFT}/kustomization.yaml", "newName: isotherm-ops", "newName: isotherm-op"),
-    Mutant("builds", "images/ops/Containerfile", "COPY ops/requirements.txt", "COPY requirements.txt"),
+    Mutant("builds", "images/ops/Containerfile", "COPY slim.py ops/requirements.txt", "COPY slim.py requirements.txt"),
     Mutant("console-samples", "overlays/console/heatinv.yaml", "value: data/heatinv", "value: data/other"),
 ]
 

@@ -46,7 +46,7 @@ class Catalog(Space):
 
     def run(self, name: str, revision: int = 0, *, spec: dict[str, Any] | None = None, **params: str) -> str:
         """Start Pipeline inverse-heat-pinn."""
-        return self.pipeline_run(MODEL, name, self.params(revision, **params), **WORKSPACES, **(spec or {}))
+        return self.pipeline_run(MODEL, name, self.params(revision, **params), **(WORKSPACES | (spec or {})))
 
     def registry(self) -> Any:
         """A client of the MLflow server."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -26,12 +27,8 @@ def environment(target: Target, catalog: Catalog, overlay: str, namespace: str) 
     kustomization = {"resources": [os.path.relpath(CHECKOUT / "overlays" / overlay, folder)]}
     if overlay == "prod":
         # What a release does with `kustomize edit set image`, on a copy of the overlay's own configuration.
-        kustomization |= {
-            "images": pins,
-            "configurations": [
-                os.path.relpath(CHECKOUT / "overlays/components/image-ref/kustomizeconfig.yaml", folder)
-            ],
-        }
+        shutil.copy(CHECKOUT / "overlays/components/image-ref/kustomizeconfig.yaml", folder)
+        kustomization |= {"images": pins, "configurations": ["kustomizeconfig.yaml"]}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     space.install(str(folder))
     return space
