@@ -58,7 +58,7 @@ bench-local:  ## Measure every bar of the local target and write build/bench/loc
 bench-lab:  ## Measure every bar of the lab and write build/bench/lab.json (two hours; ONLY="overhead kills" for some)
 	@$(PYTHON) scripts/setup.py test
 	@$(LAB) up
-	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/lab.py $(ONLY)
+	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/bench_lab.py $(ONLY)
 
 setup:  ## Make the environments only
 	@$(PYTHON) scripts/setup.py test

@@ -1,6 +1,6 @@
 """Measure every bar of the lab afresh and write build/bench/lab.json.
 
-Usage: PYTHONPATH=tests:scripts:images python tests/bench/lab.py [GROUP ...]
+Usage: PYTHONPATH=tests:scripts:images python tests/bench/bench_lab.py [GROUP ...]
 Groups: warm overhead memory kills suite      (`suite` runs the whole end-to-end suite five times)
 
 Run it on an otherwise idle machine. `warm` takes the lab down and up again; the others use the one that is up.
