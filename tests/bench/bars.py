@@ -16,6 +16,20 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "bench"
 
 
+def log(name: str) -> Path:
+    """Name a raw log below build/bench."""
+    path = BUILD / "raw" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def keep(name: str, content: Any) -> str:
+    """Keep a raw table and return where."""
+    path = log(f"{name}.json")
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return str(path.relative_to(ROOT))
+
+
 @dataclass(frozen=True)
 class Bar:
     """One line of the benchmark. `raw` is a path relative to the checkout or a short table."""

@@ -17,10 +17,9 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import skeleton
-from bars import BUILD, ROOT, Bar, at_most, exactly, report
+from bars import ROOT, Bar, at_most, exactly, keep, log, report
 from e2e import conftest, measurements
 from e2e.cluster import Finished, Target
 from lab import daemons
@@ -28,20 +27,6 @@ from lab.part import CHECKOUT, Lab
 
 TRIES = 3
 SUITES = 5
-
-
-def log(name: str) -> Path:
-    """Name a raw log below build/bench."""
-    path = BUILD / "raw" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def keep(name: str, content: Any) -> str:
-    """Keep a raw table and return where."""
-    path = log(f"{name}.json")
-    path.write_text(json.dumps(content, indent=2) + "\n")
-    return str(path.relative_to(ROOT))
 
 
 def run(name: str, *command: str) -> tuple[int, float, Path]:

@@ -18,33 +18,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import heatinv_seeds
 import kill_resume
 import predictor_latency
 import program_start
 import wrong_inputs
-from bars import BUILD, ROOT, Bar, at_most, exactly, report
+from bars import ROOT, Bar, at_most, exactly, keep, log, report
 
 from isotherm import contract
 
 REFERENCE_A = 1.10e-5  # m2/s, of the pouch cell (../shared/data/battery_pouch_cell_2d/SOURCE.txt, cited there)
 _scratch = Path(tempfile.mkdtemp(prefix="isotherm-bench-"))
-
-
-def log(name: str) -> Path:
-    """Name a raw log below build/bench."""
-    path = BUILD / "raw" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def keep(name: str, content: Any) -> str:
-    """Keep a raw table and return where."""
-    path = log(f"{name}.json")
-    path.write_text(json.dumps(content, indent=2) + "\n")
-    return str(path.relative_to(ROOT))
 
 
 def clone() -> Path:

@@ -18,9 +18,8 @@ from typing import Any
 
 import yaml
 from lab import git, golang, mlflow, routes, secrets, storage
-from lab.part import CHECKOUT, Lab
+from lab.part import CHECKOUT, Lab, Object
 
-Object = dict[str, Any]
 BUILD = CHECKOUT / "build" / "e2e"
 RUNS = {
     "inverse-heat-pinn": CHECKOUT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml",

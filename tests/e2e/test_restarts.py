@@ -90,13 +90,8 @@ def test_a_part_that_dies_leaves_a_run_that_converges_with_nothing_doubled(
     eventually(lambda: started(catalog, name, case.task), 180, every=0.2)
     case.act(catalog)
     ended = catalog.wait(name)
-    assert ended.results["verdict"] == "pass"
-    if part == "router" and not ended.succeeded:
-        # An error answer in the middle of a shift is taken for the model's: traffic goes back, and the run says why.
-        assert ended.task_results("shift")["outcome"] in ("", "restored"), ended.condition
-        assert_nothing_doubled(catalog, name, OTHER)
-        return
     assert ended.succeeded, (ended.condition, ended.states())
+    assert ended.results["verdict"] == "pass"
     digest = ended.results["model-digest"]
     assert ended.task_results("shift")["live-digest"] == digest
     assert catalog.champion(OTHER).tags["model_digest"] == digest

@@ -16,10 +16,11 @@ from typing import Any
 
 import tekton_examples
 
+from isotherm_local.images import families
 from lab import images
 from lab.part import CHECKOUT, Lab, LabError, Part
 
-VERSION = "0.1.0"
+VERSION = families.version(CHECKOUT)
 BASE = f"docker.io/isotherm/base:{VERSION}"
 STORAGE_INITIALIZER = f"docker.io/isotherm/storage-initializer:{VERSION}"
 

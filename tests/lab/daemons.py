@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from isotherm_local.processes import Process, end, last_line
-from lab.part import Lab, LabError
+from lab.part import CHECKOUT, Lab, LabError
 
 
 def _pid_file(lab: Lab, name: str) -> Path:
@@ -49,6 +50,12 @@ def start(
     partial = _pid_file(lab, f".{name}")
     partial.write_text(json.dumps({"pid": process.pid, "identity": process.identity}))
     partial.replace(_pid_file(lab, name))
+
+
+def start_module(lab: Lab, name: str, module: str, *arguments: str) -> None:
+    """Start a program of the lab's own (`python -m module`) as a daemon."""
+    path = ":".join(str(CHECKOUT / folder) for folder in ("tests", "scripts", "images"))
+    start(lab, name, [sys.executable, "-m", module, *arguments], env={"PYTHONPATH": path})
 
 
 def stop(lab: Lab, name: str, grace_seconds: float = 10.0) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab import daemons, storage
 from lab.dns import external
-from lab.part import CHECKOUT, NODE_IP, Lab, Part
+from lab.part import NODE_IP, Lab, Part
 
 PORT = 3000
 URL = f"http://{NODE_IP}:{PORT}"
@@ -59,9 +59,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def start(lab: Lab) -> None:
     """The server, and its Service `git`."""
-    path = ":".join(str(CHECKOUT / folder) for folder in ("tests", "scripts", "images"))
-    command = [sys.executable, "-m", "lab.git", str(lab.folder("git"))]
-    daemons.start(lab, "git", command, env={"PYTHONPATH": path})
+    daemons.start_module(lab, "git", "lab.git", str(lab.folder("git")))
     lab.apply(external("git", PORT))
 
 

@@ -55,7 +55,7 @@ def version(module: str) -> str:
     return golang.source(module).name.partition("@")[2]
 
 
-def small(item: Object, environment: dict[str, str] | None = None) -> Object:
+def small(item: Object) -> Object:
     """A Deployment without resource requests (two cores are few) and with quick probes; others unchanged."""
     if item["kind"] == "Deployment":
         for container in item["spec"]["template"]["spec"]["containers"]:

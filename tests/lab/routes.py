@@ -6,11 +6,9 @@ On OpenShift the API server of openshift-apiserver knows Routes; here its publis
 
 from __future__ import annotations
 
-import sys
-
 from lab import daemons, golang, manifests, storage
 from lab.dns import external
-from lab.part import CHECKOUT, DOMAIN, NODE_IP, Lab, Part
+from lab.part import DOMAIN, NODE_IP, Lab, Part
 
 HTTP_PORT, HTTPS_PORT, HEALTH_PORT = 8080, 8443, 8936
 URL = f"http://{NODE_IP}:{HTTP_PORT}"
@@ -20,13 +18,12 @@ def start(lab: Lab) -> None:
     """The CRD, then the router."""
     file = golang.openshift_api() / "route" / "v1" / "zz_generated.crd-manifests" / "routes.crd.yaml"
     lab.apply_definitions(manifests.documents(file))
-    path = ":".join(str(CHECKOUT / folder) for folder in ("tests", "scripts", "images"))
-    command = [
-        sys.executable, "-m", "lab.router", f"--kubeconfig={lab.kubeconfig}", f"--folder={lab.folder('router')}",
+    arguments = [
+        f"--kubeconfig={lab.kubeconfig}", f"--folder={lab.folder('router')}",
         f"--bind={NODE_IP}", f"--http-port={HTTP_PORT}", f"--https-port={HTTPS_PORT}",
         f"--health-port={HEALTH_PORT}", f"--domain={DOMAIN}",
     ]  # fmt: skip
-    daemons.start(lab, "router", command, env={"PYTHONPATH": path})
+    daemons.start_module(lab, "router", "lab.router", *arguments)
     lab.apply(external("router", HTTP_PORT))
 
 

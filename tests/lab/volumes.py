@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import daemons
-from lab.part import CHECKOUT, NODE_NAME, Lab, Part
+from lab.part import NODE_NAME, Lab, Part
 
 CLASS = "local"
 PROVISIONER = "lab.isotherm/local"
@@ -36,9 +36,7 @@ def start(lab: Lab) -> None:
             }
         ]
     )
-    path = ":".join(str(CHECKOUT / folder) for folder in ("tests", "scripts", "images"))
-    command = [sys.executable, "-m", "lab.volumes", str(lab.kubeconfig), str(lab.folder("volumes"))]
-    daemons.start(lab, "volumes", command, env={"PYTHONPATH": path})
+    daemons.start_module(lab, "volumes", "lab.volumes", str(lab.kubeconfig), str(lab.folder("volumes")))
 
 
 def _volume(claim: Any, folder: Path) -> dict[str, Any]:

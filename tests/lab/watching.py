@@ -17,7 +17,7 @@ import yaml
 from isotherm import tekton
 from lab import daemons, storage
 from lab.dns import external
-from lab.part import CHECKOUT, NODE_IP, Lab, Object, Part
+from lab.part import NODE_IP, Lab, Object, Part
 
 PROMETHEUS_PORT = 9090
 ALERTMANAGER_PORT = 9093
@@ -61,9 +61,7 @@ def discover(kubeconfig: str, file: Path) -> None:
 def start_prometheus(lab: Lab) -> None:
     """Prometheus with a scrape interval of 5 s."""
     config, found = lab.folder("etc") / "prometheus.yaml", lab.folder("targets") / "pods.json"
-    path = ":".join(str(CHECKOUT / folder) for folder in ("tests", "scripts", "images"))
-    command = [sys.executable, "-m", "lab.watching", str(lab.kubeconfig), str(found)]
-    daemons.start(lab, "targets", command, env={"PYTHONPATH": path})
+    daemons.start_module(lab, "targets", "lab.watching", str(lab.kubeconfig), str(found))
     alertmanagers = [{"static_configs": [{"targets": [f"{NODE_IP}:{ALERTMANAGER_PORT}"]}]}]
     settings = {
         "global": {"scrape_interval": "5s", "evaluation_interval": "5s"},
