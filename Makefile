@@ -49,7 +49,7 @@ e2e:  ## Test the catalog end to end on the lab, or on the cluster of KUBECONFIG
 e2e-core:  ## The part of `make e2e` that .ci/run runs
 	@$(PYTHON) scripts/setup.py test
 	@$(LAB) up
-	@$(DEV)/python -m pytest -q -m core tests/e2e --ignore=tests/e2e/test_parity.py
+	@$(DEV)/python -m pytest -q -m core tests/e2e
 
 bench-local:  ## Measure every bar of the local target and write build/bench/local.json
 	@$(PYTHON) scripts/setup.py test

@@ -110,6 +110,7 @@ COLOURS = ("blue", "green")
 HEADER_MODEL_VERSION = "X-Model-Version"  # semver, 1.<registry version>.0
 HEADER_MODEL_DIGEST = "X-Model-Digest"
 PREDICTOR_PORT = 8080
+PREDICTOR_ACCOUNT = "isotherm-predictor"  # ServiceAccount of the predictors; KServe reads its Secrets for s3:// models
 ENV_MODEL_VERSION = "MODEL_VERSION"
 ENV_MODEL_DIGEST = "MODEL_DIGEST"
 ENV_TRACK = "TRACK"  # the colour this pod serves

@@ -7,6 +7,7 @@ test fails when a difference is not in `PARITY`, and when one that is in it does
 from __future__ import annotations
 
 import concurrent.futures
+import queue
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from isotherm_local.runner.run import run_pipeline
 # What Debian's base image, which stands in for every foreign image, has beside a shell.
 PROGRAMS = {"python3", "bash", "sh"}
 NAMESPACE = "e2e-examples"
+AT_ONCE = 6
 LISTED = tekton_examples.examples()
 # Example -> the keys of the normal form that differ, and why.
 PARITY: dict[str, tuple[set[str], str]] = {}
@@ -37,6 +39,12 @@ UNSUITED = {
 }
 # Of what the local runner refuses, that which a cluster's webhook refuses too.
 REFUSED_THERE = [one for one in LISTED if one.path == "pipelineruns/no-ci/compressed-results-pipeline.yaml"]
+# A Task of these has seconds to live, the start of its pod included: they run first, one at a time.
+HURRIED = {
+    "pipelineruns/pipelinerun-with-task-timeout-override.yaml",
+    "taskruns/beta/workspace-in-sidecar.yaml",
+    "taskruns/workspace-in-sidecar.yaml",
+}
 # About 30 pods: what the catalog's own Pipelines are made of, and each of the ways in which a run ends.
 CORE = {
     "pipelineruns/6139-regression.yaml",  # a skipped Task's result is none of the run's
@@ -78,31 +86,45 @@ def document() -> str:
 
 
 @pytest.fixture(scope="module")
-def space(target: Target) -> Iterator[Space]:
-    """A namespace without restrictions: other people's steps run as their images say."""
-    target.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true")
-    target.kubectl("create", "namespace", NAMESPACE)
-    yield Space(target, NAMESPACE)
-    target.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+def spaces(target: Target) -> Iterator[list[Space]]:
+    """Namespaces without restrictions: other people's steps run as their images say.
+
+    One for each of those that run at once: several examples have other Tasks of the same name.
+    """
+    names = [f"{NAMESPACE}-{number}" for number in range(AT_ONCE)]
+    target.kubectl("delete", "namespace", *names, "--ignore-not-found", "--wait=true")
+    made = [Space(target, name) for name in names]
+    for one in made:
+        target.kubectl("create", "namespace", one.namespace)
+    for one in made:  # a pod created before its namespace's account is refused, and Tekton does not try again
+        eventually(lambda one=one: one.kubectl("get", "serviceaccount", "default", check=False))
+    yield made
+    target.kubectl("delete", "namespace", *names, "--wait=false")
 
 
 @pytest.fixture(scope="module")
-def on_cluster(space: Space, tekton_module: Path, request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+def on_cluster(spaces: list[Space], tekton_module: Path, request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
     """Normal form of every chosen example, run a few at a time: a node of two cores starts a pod in about a second."""
-    forms = {}
     params = [getattr(item, "callspec", None) for item in request.session.items]
     chosen = {spec.params["example"].name for spec in params if spec and "example" in spec.params}
-    with concurrent.futures.ThreadPoolExecutor(max_workers=6) as pool:
-        waiting = {
-            pool.submit(run_on_cluster, space, one, tekton_module, number): one
-            for number, one in enumerate(RUNS)
-            if one.name in chosen
-        }
-        for future in concurrent.futures.as_completed(waiting):
-            try:
-                forms[waiting[future].name] = future.result()
-            except AssertionError as error:
-                forms[waiting[future].name] = {"error": str(error)}
+    numbered = [(number, one) for number, one in enumerate(RUNS) if one.name in chosen]
+    free: queue.Queue[Space] = queue.Queue()
+    for space in spaces:
+        free.put(space)
+
+    def ended(entry: tuple[int, Example]) -> tuple[str, dict[str, Any]]:
+        number, example = entry
+        space = free.get()
+        try:
+            return example.name, run_on_cluster(space, example, tekton_module, number)
+        except AssertionError as error:
+            return example.name, {"error": str(error)}
+        finally:
+            free.put(space)
+
+    forms = dict(map(ended, [entry for entry in numbered if entry[1].name in HURRIED]))
+    with concurrent.futures.ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        forms |= pool.map(ended, [entry for entry in numbered if entry[1].name not in HURRIED])
     return forms
 
 
@@ -165,8 +187,10 @@ def test_an_example_ends_alike_here_and_on_the_cluster(
 
 @pytest.mark.core
 @pytest.mark.parametrize("refused", REFUSED_THERE, ids=lambda one: one.name)
-def test_what_tekton_refuses_itself_is_refused_here_too(refused: Example, space: Space, tekton_module: Path) -> None:
+def test_what_tekton_refuses_itself_is_refused_here_too(
+    refused: Example, spaces: list[Space], tekton_module: Path
+) -> None:
     others, _ = named(refused.documents(tekton_module), 0)
     with pytest.raises(AssertionError, match="non-existent variable"):
-        space.kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump_all(others))
+        spaces[0].kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump_all(others))
     assert refused.refused

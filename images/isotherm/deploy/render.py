@@ -88,6 +88,7 @@ def inference_service(
         "inference-service", name=inference_service_name(model_name, colour), model_name=model_name, colour=colour,
         digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by, storage_uri=storage_uri,
         runtime=runtime_name(), replicas=size.replicas, cpu=size.cpu, memory=size.memory,
+        account=contract.PREDICTOR_ACCOUNT,
     )  # fmt: skip
 
 

@@ -190,8 +190,8 @@ def listed(catalog: Catalog) -> Iterable[Place]:
             yield path, (), "is missing; list the room's files in it"
             continue
         kustomization = read_document(path)
-        wanted = {f"{name}/{name}.yaml" for name in docs}
-        wanted |= {f"{name}/rbac.yaml" for name in (catalog.rbac if room == "tasks" else ())}
+        folders = [catalog.root / room / name for name in docs]
+        wanted = {f"{folder.name}/{file.name}" for folder in folders for file in folder.glob("*.yaml")}
         given = set(kustomization.data.get("resources") or ())
         for name in sorted(wanted - given):
             yield kustomization, ("resources",), f"does not list {name}; add it"
