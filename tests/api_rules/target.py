@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -163,15 +163,6 @@ class Api:
 def _expect(code: int, answer: Answer) -> Object:
     assert answer.code == code, answer
     return dict(answer.body)
-
-
-def eventually(check: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """The first truthy answer of `check`."""
-    deadline = time.monotonic() + seconds
-    while not (answer := check()):
-        assert time.monotonic() < deadline, f"never became true: {check}"
-        time.sleep(0.05)
-    return answer
 
 
 KINDS = {kind.kind: kind for kind in kinds.KINDS}

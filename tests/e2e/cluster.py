@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import yaml
 from lab import git, golang, mlflow, routes, secrets, storage
 from lab.part import CHECKOUT, Lab, Object
+from waiting import eventually
 
 BUILD = CHECKOUT / "build" / "e2e"
 RUNS = {
@@ -27,15 +27,9 @@ RUNS = {
     "promote": CHECKOUT / "pipelines/promote/runs/promote.yaml",
 }
 RUN_SECONDS = 600
-
-
-def eventually(check: Callable[[], Any], seconds: float = 60.0, every: float = 0.5) -> Any:
-    """The first truthy answer of `check`; fails after `seconds` with the last one."""
-    deadline = time.monotonic() + seconds
-    while not (answer := check()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {check} gave {answer!r}"
-        time.sleep(every)
-    return answer
+SERVICES = (
+    "E2E_MLFLOW", "E2E_ROUTER", "E2E_GIT", "E2E_GIT_FOLDER", "E2E_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,16 +47,20 @@ class Target:
 
     @classmethod
     def find(cls) -> Target:
-        """The cluster of KUBECONFIG, else the lab."""
-        if "KUBECONFIG" in os.environ and "E2E_MLFLOW" in os.environ:
-            env = os.environ
+        """The cluster of KUBECONFIG, else the lab; fails where that one's services are not named too."""
+        lab, env = Lab(), os.environ
+        if env.get("KUBECONFIG") not in (None, "", str(lab.kubeconfig)):
+            missing = [name for name in SERVICES if not env.get(name)]
+            assert not missing, (
+                f"KUBECONFIG names a cluster, but {', '.join(missing)} is not set; say where its services are "
+                "(docs/lab.md), or unset KUBECONFIG to test on the lab"
+            )
             keys = (env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"])
             folder = Path(env["E2E_GIT_FOLDER"])
             return cls(
                 env["KUBECONFIG"], "kubectl", env["E2E_MLFLOW"], env["E2E_ROUTER"], env["E2E_GIT"], folder,
                 env["E2E_S3"], keys,
             )  # fmt: skip
-        lab = Lab()
         keys = secrets.read(lab)
         return cls(
             str(lab.kubeconfig), str(golang.binary(lab, "kubernetes", "kubectl")), mlflow.URL, routes.URL, git.URL,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from waiting import eventually
 
-from e2e.cluster import Finished, eventually
+from e2e.cluster import Finished
 from e2e.conftest import MODEL, OTHER_PARAMS, Catalog
 
 pytestmark = pytest.mark.core

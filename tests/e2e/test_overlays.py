@@ -10,8 +10,9 @@ import pytest
 import yaml
 from lab import catalog_images
 from lab.part import CHECKOUT, Lab
+from waiting import eventually
 
-from e2e.cluster import BUILD, Finished, Target, eventually
+from e2e.cluster import BUILD, Finished, Target
 from e2e.conftest import MODEL, WORKSPACES, Catalog, wipe
 
 SMALL = {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}

@@ -18,8 +18,9 @@ import tekton_examples
 import yaml
 from normal_form import from_tekton
 from tekton_examples import Example
+from waiting import eventually
 
-from e2e.cluster import Object, Space, Target, eventually
+from e2e.cluster import Object, Space, Target
 from isotherm_local.runner.normal import normal_form
 from isotherm_local.runner.run import run_pipeline
 

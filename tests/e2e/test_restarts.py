@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import pytest
 from lab import daemons, mlflow, parts
 from lab.part import Lab
+from waiting import eventually
 
-from e2e.cluster import Finished, eventually
+from e2e.cluster import Finished
 from e2e.conftest import MODEL, OTHER, OTHER_PARAMS, Catalog
 
 

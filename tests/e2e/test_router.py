@@ -20,9 +20,10 @@ import pytest
 import yaml
 from lab import routes
 from lab.part import NODE_IP
+from waiting import eventually
 
 from e2e import reach
-from e2e.cluster import Object, eventually
+from e2e.cluster import Object
 from isotherm import contract
 from isotherm.deploy.weights import expected_shares, tolerance
 

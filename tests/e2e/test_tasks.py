@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from waiting import eventually
 
-from e2e.cluster import Finished, Object, eventually
+from e2e.cluster import Finished, Object
 from e2e.conftest import Catalog
 
 pytestmark = pytest.mark.core

@@ -7,8 +7,9 @@ import subprocess
 import pytest
 from lab import golang
 from lab.part import Lab
+from waiting import eventually
 
-from e2e.cluster import Finished, eventually
+from e2e.cluster import Finished
 from e2e.conftest import MODEL, Catalog
 
 pytestmark = pytest.mark.core

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from isotherm_local.lint import gotools
@@ -124,20 +123,18 @@ def build(lab: Lab, name: str) -> None:
     partial.rename(place)
 
 
-@cache
 def source(name: str) -> Path:
     """The folder of a module's source (manifests, examples) in Go's module cache."""
-    main = TABLE[name].main
-    folder = _go(name, "list", "-m", "-f", "{{.Dir}}", main).strip()
-    if not folder:
-        _go(name, "mod", "download", main)
-        folder = _go(name, "list", "-m", "-f", "{{.Dir}}", main).strip()
-    return Path(folder)
+    return _source(MODULES / name, TABLE[name].main)
 
 
 def openshift_api() -> Path:
     """The folder of github.com/openshift/api, which the catalog's schema checks pin."""
+    return _source(CHECKOUT / "scripts" / "schemas", gotools.OPENSHIFT)
+
+
+def _source(module: Path, package: str) -> Path:
     try:
-        return gotools.source(CHECKOUT / "scripts" / "schemas", gotools.OPENSHIFT)
+        return gotools.source(module, package)
     except gotools.Missing as error:
         raise LabError(str(error)) from error

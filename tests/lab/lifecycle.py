@@ -117,6 +117,7 @@ def _bring_up(lab: Lab, part: Part) -> None:
                 raise LabError(why)
             time.sleep(POLL_SECONDS)
             why = part.ready(lab)
+        part.finish(lab)
     except LabError as error:
         raise LabError(f"{part.name} did not start: {error}{_last_words(lab, part)}") from error
     say(f"{part.name} ready ({time.monotonic() - began:.1f} s)")

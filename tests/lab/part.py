@@ -133,7 +133,9 @@ def nothing(_: Lab) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """One part: `start` may be called again at any time; `ready` says "" or what is missing; `stop` undoes `start`.
+    """One part: `start` may be called again at any time; `ready` only looks, and says "" or what is missing.
+
+    `finish` makes what only a part that is ready can take; it too may be called again.
 
     `binaries` maps Go modules (folders of `modules/`) to the programs that `start` finds with `golang.binary`.
     """
@@ -142,6 +144,7 @@ class Part:
     start: Callable[[Lab], None]
     ready: Callable[[Lab], str]
     stop: Callable[[Lab], None] = nothing
+    finish: Callable[[Lab], None] = nothing
     needs: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)  # program -> Debian package that has it

@@ -103,15 +103,18 @@ def _psql(lab: Lab, statement: str) -> subprocess.CompletedProcess[str]:
 
 
 def postgres_ready(lab: Lab) -> str:
-    """It answers, and has its database."""
+    """It answers."""
     daemons.require(lab, "postgres")
-    found = _psql(lab, f"select 1 from pg_database where datname = '{DATABASE}'")
-    if found.returncode:
-        return found.stderr.strip()[-200:]
-    if found.stdout.strip() != "1":
-        _psql(lab, f"create database {DATABASE}")
-        return "its database is being made"
-    return ""
+    asked = _psql(lab, "select 1")
+    return asked.stderr.strip()[-200:] if asked.returncode else ""
+
+
+def make_database(lab: Lab) -> None:
+    """MLflow's database, where it is not there yet."""
+    if _psql(lab, f"select 1 from pg_database where datname = '{DATABASE}'").stdout.strip() != "1":
+        made = _psql(lab, f"create database {DATABASE}")
+        if made.returncode:
+            raise LabError(made.stderr.strip()[-200:])
 
 
 def database_uri(lab: Lab) -> str:
@@ -124,6 +127,7 @@ S3 = Part(
     log="versitygw",
 )  # fmt: skip
 POSTGRES = Part(
-    "postgres", start_postgres, postgres_ready, lambda lab: daemons.stop(lab, "postgres"), needs=("containerd",),
+    "postgres", start_postgres, postgres_ready, lambda lab: daemons.stop(lab, "postgres"), make_database,
+    needs=("containerd",),
     packages={"psql": "postgresql", "/usr/lib/postgresql": "postgresql", "setpriv": "util-linux"}, log="postgres",
 )  # fmt: skip

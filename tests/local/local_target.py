@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +54,6 @@ def route(name: str, weights: dict[str, int], **metadata: Any) -> dict[str, Any]
     """A Route whose first Service is `to`."""
     backends = [{"kind": "Service", "name": service, "weight": weight} for service, weight in weights.items()]
     return {"metadata": {"name": name, **metadata}, "spec": {"to": backends[0], "alternateBackends": backends[1:]}}
-
-
-def eventually(check: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Return the first truthy answer of `check`."""
-    deadline = time.monotonic() + seconds
-    while not (answer := check()):
-        assert time.monotonic() < deadline, f"never became true: {check}"
-        time.sleep(0.05)
-    return answer
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_target import eventually
+from waiting import eventually
 
 from isotherm import tekton
 from isotherm_local import processes

@@ -19,10 +19,10 @@ from local_target import (
     Clients,
     clients,
     cluster,
-    eventually,
     named,
     route,
 )
+from waiting import eventually
 
 from isotherm import contract
 from isotherm_local.cluster import Cluster

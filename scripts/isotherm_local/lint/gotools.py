@@ -56,7 +56,7 @@ def _go(module: Path, *arguments: str) -> str:
     done = subprocess.run([go, *arguments], cwd=module, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise Missing(f"`go {arguments[0]}` failed in scripts/schemas ({last}); check the network and Go's version")
+        raise Missing(f"`go {arguments[0]}` failed in {module.name} ({last}); check the network and Go's version")
     return done.stdout
 
 
