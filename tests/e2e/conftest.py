@@ -83,6 +83,11 @@ WORKSPACES: dict[str, Any] = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Staging and production come last: they share the registry with development, and empty it to be first in it."""
+    items.sort(key=lambda item: item.path.name == "test_overlays.py")
+
+
 @pytest.fixture(scope="session")
 def target() -> Target:
     return Target.find()
