@@ -16,7 +16,7 @@ import argparse
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +137,6 @@ def deploy(
     Copies the model, applies the objects, waits until every endpoint serves it and repeats the evaluated predictions.
     Raises `tekton.Refused`, `tekton.BadInput` or `tekton.Unavailable`; traffic is where it was in each case.
     """
-    location = store.locate(request.model_store, request.model_name, request.model_digest)
     model = registered.resolve(
         client,
         request.model_name,
@@ -145,6 +144,8 @@ def deploy(
         request.model_digest,
         allow_source_image=request.allow_source_image,
     )
+    request = replace(request, model_digest=model.digest)
+    location = store.locate(request.model_store, request.model_name, request.model_digest)
     with tempfile.TemporaryDirectory(prefix="isotherm-") as folder:
         bundle = registered.download(model, Path(folder))
     place = store.place_for(location, volume, store_credentials)

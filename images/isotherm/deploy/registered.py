@@ -36,7 +36,7 @@ class RegisteredModel:
 
 
 def resolve(client: MlflowClient, name: str, version: str, digest: str, *, allow_source_image: bool) -> RegisteredModel:
-    """Look a model version up in the registry.
+    """Look a model version up in the registry; an empty `digest` stands for the version's own.
 
     Raises `tekton.BadInput` where it does not exist; `tekton.Refused` where a lineage tag is missing, its digest is
     another one, or it was trained from a checkout and that is not allowed here.
@@ -63,7 +63,7 @@ def resolve(client: MlflowClient, name: str, version: str, digest: str, *, allow
             f"model {name} version {version} lacks the lineage tags {', '.join(missing)}",
             remedy="register a model that this catalog's pinn-train logged",
         )
-    if tags[contract.TAG_MODEL_DIGEST] != digest:
+    if digest not in ("", tags[contract.TAG_MODEL_DIGEST]):
         raise tekton.Refused(
             f"model {name} version {version} has digest {tags[contract.TAG_MODEL_DIGEST][:12]}, not {digest[:12]}",
             remedy="give the model-digest that mlflow-register returned for this version",
@@ -74,7 +74,7 @@ def resolve(client: MlflowClient, name: str, version: str, digest: str, *, allow
             f"({tags[contract.TAG_IMAGE_DIGEST][:24]}), not by an image",
             remedy="train it with the catalog's image, or set param allow-source-image to true (development only)",
         )
-    return RegisteredModel(name, version, digest, contract.data_version(tags[contract.TAG_DATASET_HASH]))
+    return RegisteredModel(name, version, tags[contract.TAG_MODEL_DIGEST], contract.data_version(tags[contract.TAG_DATASET_HASH]))
 
 
 def download(model: RegisteredModel, folder: Path) -> bundle.Bundle:
