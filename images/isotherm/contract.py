@@ -154,6 +154,28 @@ LABEL_COLOUR = f"{PREFIX}/colour"
 PART_OF = "isotherm"
 FIELD_MANAGER = "isotherm"
 
+# --- Events -----------------------------------------------------------------------------------------------------------
+# On every PipelineRun that an event makes. The key names the event; the run's name is the key, or `<key>-N` where the
+# N-th run for one event is made because the runs before it were not admitted.
+LABEL_EVENT = f"{PREFIX}/event"
+LABEL_WATCH = f"{PREFIX}/watch"  # of git events: name of the watched branch
+ANNOTATION_EVENT_KEY = f"{PREFIX}/event-key"
+ANNOTATION_BEFORE = f"{PREFIX}/before"  # full SHAs: the run stands for the commits in (before, revision]
+ANNOTATION_REVISION = f"{PREFIX}/revision"
+ANNOTATION_RECOVERED = f"{PREFIX}/recovered"  # "true" on what the reconciler created, as the event itself was lost
+EVENT_GIT, EVENT_ALERT, EVENT_REGISTRY, EVENT_SCHEDULE, EVENT_LAKEFS = "git", "alert", "registry", "schedule", "lakefs"
+# Lease `isotherm-MODEL`: cool-down in its spec, done keys in an annotation, changed by one write.
+ANNOTATION_EVENT_KEYS = f"{PREFIX}/event-keys"
+LEASE_RECONCILE = "isotherm-reconcile"  # remembers per watch the commit up to which everything is covered
+ANNOTATION_START_PREFIX = f"{PREFIX}/start."
+LABEL_RETRAIN = "retrain"  # of an alert: "true" asks for a training of the model in label `model`
+REPORT_ADMIT = "admit.json"
+
+
+def model_lease(model_name: str) -> str:
+    """Name the Lease that holds a model's cool-down and done keys."""
+    return f"{PART_OF}-{model_name}"
+
 
 def data_version(dataset_hash: str) -> str:
     """Shorten a dataset's full DVC md5 to the form that headers, tags and answers show."""

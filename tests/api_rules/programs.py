@@ -1,12 +1,12 @@
-"""The deploy programs' own client (`isotherm.deploy.kube`), on a wire that loses and refuses requests."""
+"""The deploy programs' own client (`isotherm.kube`), on a wire that loses and refuses requests."""
 
 from __future__ import annotations
 
 import pytest
 
 from api_rules.target import Api
-from isotherm import tekton
-from isotherm.deploy import kube, plan, render
+from isotherm import kube, tekton
+from isotherm.deploy import plan, render
 
 
 def programs(api: Api) -> kube.Cluster:

@@ -10,8 +10,8 @@ import pytest
 from deploy_target import CLAIM, IMAGE, SERVICES, Model, Target, stubborn_router
 
 import isotherm_local.cluster
-from isotherm import contract, tekton
-from isotherm.deploy import kube, readiness, routes
+from isotherm import contract, kube, tekton
+from isotherm.deploy import readiness, routes
 
 ONE, TWO = 0.0, 1.0
 DEPLOY, SHIFT = "isotherm.deploy.deploy", "isotherm.deploy.shift"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from mlflow_server import free_port
 
-from isotherm import tekton
-from isotherm.deploy import kube
+from isotherm import kube, tekton
 
 
 def test_a_cluster_that_is_not_there_is_unavailable() -> None:

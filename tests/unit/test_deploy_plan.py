@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isotherm import contract, tekton
-from isotherm.deploy import deploy, kube, plan, readiness, render, routes
+from isotherm import contract, kube, tekton
+from isotherm.deploy import deploy, plan, readiness, render, routes
 
 DIGEST, ELSE, NONE = "d" * 64, "e" * 64, ""
 SERVICES = routes.pair("blue", "green")

@@ -63,13 +63,13 @@ class Snapshot:
         Raises `BadInput` for a file over 1 MiB or one that is not UTF-8.
         """
         object_id = self.files[path][1]
-        size = int(_git(self.clone, self.environment, "cat-file", "-s", object_id))
+        size = int(git(self.clone, self.environment, "cat-file", "-s", object_id))
         if size > BLOB_LIMIT_BYTES:
             raise tekton.BadInput(
                 f"{path} in the data repository has {size} bytes", remedy="it should be a small text file"
             )
         try:
-            return _git(self.clone, self.environment, "cat-file", "blob", object_id)
+            return git(self.clone, self.environment, "cat-file", "blob", object_id)
         except UnicodeDecodeError:
             raise tekton.BadInput(f"{path} in the data repository is not UTF-8", remedy="restore it") from None
 
@@ -131,26 +131,31 @@ def fetch(url: str, revision: str, scratch: Path, credentials: Path | None = Non
     """Fetch one revision without its history into a bare clone under `scratch` (a private, temporary folder)."""
     url, revision = check_url(url, with_credentials=credentials is not None), check_revision(revision)
     home, clone = scratch / "home", scratch / "repository.git"
-    home.mkdir(exist_ok=True)
-    environment = clean_environment(home)
-    if urlsplit(url).scheme == "http":  # only then, so that no https server can redirect to it
-        environment["GIT_ALLOW_PROTOCOL"] += ":http"
-    environment |= _configure(home, url, credentials)
+    environment = prepare(home, url, credentials)
     shutil.rmtree(clone, ignore_errors=True)  # a retry begins afresh
     clone.mkdir()
-    _git(clone, environment, "init", "--quiet", "--bare")
+    git(clone, environment, "init", "--quiet", "--bare")
     limits = ["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"]
     try:
-        _git(clone, environment, "fetch", *limits, "--", url, f"{revision}:{TARGET}")
-        commit = _git(clone, environment, "rev-parse", "--verify", f"{TARGET}^{{commit}}").strip()
+        git(clone, environment, "fetch", *limits, "--", url, f"{revision}:{TARGET}")
+        commit = git(clone, environment, "rev-parse", "--verify", f"{TARGET}^{{commit}}").strip()
     except subprocess.CalledProcessError as error:
-        raise _explain(error.stderr or "", url, revision) from error
-    files = _tree(_git(clone, environment, "ls-tree", "-r", "-z", "--full-tree", commit))
+        raise explain(error.stderr or "", url, revision) from error
+    files = _tree(git(clone, environment, "ls-tree", "-r", "-z", "--full-tree", commit))
     links = sorted(path for path, (mode, _) in files.items() if mode == SYMLINK)
     if links:
         what = f"the data repository holds a symlink, {links[0]!r}, at {commit[:12]}"
         raise tekton.Refused(what, remedy="replace it by the file itself: a link can lead out of the workspace")
     return Snapshot(clone, environment, commit, files)
+
+
+def prepare(home: Path, url: str, credentials: Path | None = None) -> dict[str, str]:
+    """Make a private HOME for git and return the environment in which it may talk to `url` (checked before)."""
+    home.mkdir(exist_ok=True)
+    environment = clean_environment(home)
+    if urlsplit(url).scheme == "http":  # only then, so that no https server can redirect to it
+        environment["GIT_ALLOW_PROTOCOL"] += ":http"
+    return environment | _configure(home, url, credentials)
 
 
 def _tree(listing: str) -> dict[str, tuple[str, str]]:
@@ -162,7 +167,11 @@ def _tree(listing: str) -> dict[str, tuple[str, str]]:
     return files
 
 
-def _git(clone: Path, environment: Mapping[str, str], *arguments: str) -> str:
+def git(clone: Path, environment: Mapping[str, str], *arguments: str) -> str:
+    """Run git in a clone and return what it printed.
+
+    Raises `subprocess.CalledProcessError` with its stderr as text; `Unavailable` where it takes too long.
+    """
     command = ["git", *arguments]
     try:
         done = subprocess.run(
@@ -216,7 +225,8 @@ def _private(path: Path, content: str) -> None:
         file.write(content)
 
 
-def _explain(stderr: str, url: str, revision: str) -> Exception:
+def explain(stderr: str, url: str, revision: str) -> Exception:
+    """Choose the error for what git said when a fetch failed."""
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
     text = stderr.lower()
     detail = next(

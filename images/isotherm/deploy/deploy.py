@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isotherm import contract, tekton
-from isotherm.deploy import kube, plan, readiness, registered, render, routes, smoke, store, traffic
+from isotherm import contract, kube, tekton
+from isotherm.deploy import plan, readiness, registered, render, routes, smoke, store, traffic
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

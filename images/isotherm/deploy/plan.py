@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from isotherm import contract, tekton
-from isotherm.deploy import kube
+from isotherm import contract, kube, tekton
 from isotherm.deploy.routes import Route, describe, other
 
 ATTEMPTS = 5

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from isotherm import contract, tekton
-from isotherm.deploy import kube, render
+from isotherm import contract, kube, tekton
+from isotherm.deploy import render
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 POLL_SECONDS = 0.5

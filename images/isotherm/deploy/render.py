@@ -15,7 +15,7 @@ from typing import Any
 
 import isotherm
 from isotherm import contract, tekton
-from isotherm.deploy.kube import Object
+from isotherm.kube import Object
 
 TEMPLATES = Path(__file__).parent / "templates"
 TERMINATIONS = ("edge", "none")

@@ -12,8 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from isotherm import contract, tekton
-from isotherm.deploy import kube
+from isotherm import contract, kube, tekton
 
 Weights = Mapping[str, int]  # colour -> weight
 Services = Mapping[str, str]  # colour -> Service

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from isotherm import contract, tekton
-from isotherm.deploy import kube, readiness, routes, shifts, traffic
+from isotherm import contract, kube, tekton
+from isotherm.deploy import readiness, routes, shifts, traffic
 from isotherm.deploy import weights as router
 
 ATTEMPTS = 5

@@ -1,4 +1,4 @@
-"""The Kubernetes API as the deploy programs use it: five verbs over plain dicts, compare-and-set writes, typed errors.
+"""The Kubernetes API as the programs use it: four verbs over plain dicts, compare-and-set writes, typed errors.
 
 Reads   the current context of the kubeconfig, or the pod's ServiceAccount (`config.load_config()`)
 Writes  objects in that one namespace, by create and by merge-patch with the resourceVersion that was read
@@ -33,6 +33,11 @@ class Kind:
     plural: str
 
     @property
+    def api_version(self) -> str:
+        """The `apiVersion` of its objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
     def resource(self) -> str:
         """Name as RBAC messages spell it: `routes.route.openshift.io`."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
@@ -44,6 +49,10 @@ ROUTE = Kind("Route", "route.openshift.io", "v1", "routes")
 SERVICE = Kind("Service", "", "v1", "services")
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments")
 ENDPOINT_SLICE = Kind("EndpointSlice", "discovery.k8s.io", "v1", "endpointslices")
+LEASE = Kind("Lease", "coordination.k8s.io", "v1", "leases")
+PIPELINE_RUN = Kind("PipelineRun", "tekton.dev", "v1", "pipelineruns")
+TRIGGER_TEMPLATE = Kind("TriggerTemplate", "triggers.tekton.dev", "v1beta1", "triggertemplates")
+INTERCEPTOR = Kind("Interceptor", "triggers.tekton.dev", "v1alpha1", "interceptors")
 
 
 class Conflict(tekton.Refused):
