@@ -74,7 +74,8 @@ def resolve(client: MlflowClient, name: str, version: str, digest: str, *, allow
             f"({tags[contract.TAG_IMAGE_DIGEST][:24]}), not by an image",
             remedy="train it with the catalog's image, or set param allow-source-image to true (development only)",
         )
-    return RegisteredModel(name, version, tags[contract.TAG_MODEL_DIGEST], contract.data_version(tags[contract.TAG_DATASET_HASH]))
+    data_version = contract.data_version(tags[contract.TAG_DATASET_HASH])
+    return RegisteredModel(name, version, tags[contract.TAG_MODEL_DIGEST], data_version)
 
 
 def download(model: RegisteredModel, folder: Path) -> bundle.Bundle:

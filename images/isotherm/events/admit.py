@@ -1,6 +1,6 @@
 """Admit the run of an event, once: claim the event's key and the model's cool-down in one compare-and-set write.
 
-Reads   EVENT_KEY (empty for a run started by hand), MODEL_NAME, COOL_DOWN_MINUTES, PIPELINE_RUN_NAME, PIPELINE_RUN_UID;
+Reads   EVENT_KEY (empty for a run started by hand), MODEL_NAME, COOL_DOWN_MINUTES, PIPELINE_RUN, PIPELINE_RUN_UID;
         Lease `isotherm-MODEL`
 Writes  that Lease: the key among the done ones and, with COOL_DOWN_MINUTES above 0, the cool-down; admit.json in
         REPORTS_DIR
@@ -126,11 +126,11 @@ def run() -> None:
         place = tekton.environment(reports_dir=Path)
         with tekton.report(place.reports_dir / contract.REPORT_ADMIT, "event-admit") as report:
             env = tekton.environment(
-                event_key=str, model_name=str, cool_down_minutes=int, pipeline_run_name=str, pipeline_run_uid=str
+                event_key=str, model_name=str, cool_down_minutes=int, pipeline_run=str, pipeline_run_uid=str
             )
             report.update(event_key=env.event_key, model_name=env.model_name, admitted=False, reason="")
             request = Request(
-                env.event_key, env.model_name, env.cool_down_minutes * 60, env.pipeline_run_name, env.pipeline_run_uid
+                env.event_key, env.model_name, env.cool_down_minutes * 60, env.pipeline_run, env.pipeline_run_uid
             )
             verdict = admit(kube.Cluster.from_config(), request)
             report.update(admitted=verdict.admitted, reason=verdict.reason)

@@ -19,6 +19,10 @@ def result_references(value: Any) -> set[tuple[str, str]]:
     return {(matched[1], matched[2]) for matched in matches if matched}
 
 
+def _decides(when: dict[str, Any]) -> bool:
+    return {result for _, result in result_references(when)} != {"admitted"}
+
+
 @dataclass(frozen=True)
 class Graph:
     """The DAG part of one Pipeline (`finally` comes after all of it)."""
@@ -62,8 +66,12 @@ class Graph:
 
     @cached_property
     def skippable(self) -> set[str]:
-        """Names of the Tasks that may not run though nothing failed: a `when`, or a result of such a Task."""
-        return self.skipped_with({name for name, task in self.tasks.items() if task.get("when")})
+        """Names of the Tasks that may not run in a run that goes on: a `when`, or a result of such a Task.
+
+        A `when` on result `admitted` is none of these: it ends the whole run before anything was done.
+        """
+        asked = {name for name, task in self.tasks.items() if any(map(_decides, task.get("when", ())))}
+        return self.skipped_with(asked)
 
     def guarded_by(self, gate: str) -> set[str]:
         """Names of the Tasks that a verdict of `gate` skips: a `when` on its result, or a result of such a Task."""

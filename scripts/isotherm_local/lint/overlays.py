@@ -19,7 +19,7 @@ OVERLAYS = ("dev", "staging", "prod")
 NAMESPACES = {"dev": "isotherm-dev", "staging": "isotherm-staging", "prod": "ml-prod"}
 PINNED = ("prod",)
 # Objects without a namespace that an overlay may bring.
-CLUSTER_SCOPED = {"Namespace"}
+CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding"}
 
 
 @cache
@@ -109,17 +109,19 @@ def overlay_settings(catalog: Catalog) -> Iterable[Place]:
 
 @rule("overlay-namespace")
 def overlay_namespaces(catalog: Catalog) -> Iterable[Place]:
-    """Each overlay puts everything into its namespace."""
+    """Each overlay puts everything into its namespace, or names it after that where it belongs to none."""
     for name, doc, items in _overlays(catalog):
+        wanted = NAMESPACES[name]
         for item in items:
-            metadata = item["metadata"]
-            inside = metadata["name"] if item["kind"] in CLUSTER_SCOPED else metadata.get("namespace")
-            if inside != NAMESPACES[name]:
-                yield (
-                    doc,
-                    ("namespace",),
-                    f"{item['kind']} {metadata['name']} lands in {inside}; set namespace: {NAMESPACES[name]}",
-                )
+            kind, called = item["kind"], item["metadata"]["name"]
+            if kind in CLUSTER_SCOPED:
+                if not called.endswith(f"-{wanted}"):
+                    why = f"{kind} {called} would be one for all overlays; end its name with -{wanted}"
+                    yield doc, ("resources",), why
+                continue
+            inside = called if kind == "Namespace" else item["metadata"].get("namespace")
+            if inside != wanted:
+                yield doc, ("namespace",), f"{kind} {called} lands in {inside}; set namespace: {wanted}"
 
 
 @rule("overlay-digest")

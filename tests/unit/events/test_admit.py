@@ -168,7 +168,7 @@ def program(
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
     results = {name: folder / name for name in ("admitted", "reason")}
     given = {
-        "EVENT_KEY": "data-a-1", "COOL_DOWN_MINUTES": "0", "PIPELINE_RUN_NAME": "data-a-1", "PIPELINE_RUN_UID": "u1",
+        "EVENT_KEY": "data-a-1", "COOL_DOWN_MINUTES": "0", "PIPELINE_RUN": "data-a-1", "PIPELINE_RUN_UID": "u1",
         "REPORTS_DIR": str(folder), **{f"RESULT_{name.upper()}": str(path) for name, path in results.items()},
     }  # fmt: skip
     env = {**events_api.environment(), **given, **inputs}
