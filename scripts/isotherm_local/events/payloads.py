@@ -124,7 +124,7 @@ def authorization(secret: bytes) -> str:
 
 
 def _push_name(body: Any) -> str:
-    return f"data-.+-{re.escape(body['after'][:_SHA_DIGITS])}"
+    return f"(data|build)-.+-{re.escape(body['after'][:_SHA_DIGITS])}"
 
 
 def _alert_name(body: Any) -> str:
