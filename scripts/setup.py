@@ -212,13 +212,17 @@ def environment(uv: Path, name: str, lock: Path) -> None:
 
 
 def schema_checks() -> None:
-    """Build the Go programs of the schema checks where Go is there (once per version, into the user's cache)."""
+    """Build the catalog's Go programs where Go is there (once per version, into the user's cache)."""
     if not shutil.which("go"):
-        print("setup: go not found: the strict schema checks will be skipped", flush=True)
+        print(
+            "setup: go not found: the strict schema checks will be skipped, and listeners cannot be asked offline",
+            flush=True,
+        )
         return
     began = time.monotonic()
     build = "from pathlib import Path; from isotherm_local.lint import gotools as g; "
-    build += "module = Path('scripts/schemas').resolve(); g.validator(module); g.kustomize(module)"
+    build += "module = Path('scripts/schemas').resolve(); g.validator(module); g.kustomize(module); "
+    build += "g.replayer(module.with_name('triggers'))"
     done = subprocess.run([str(VENVS / "dev/bin/python"), "-c", build], cwd=ROOT, check=False, stderr=subprocess.PIPE)
     if done.returncode:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]

@@ -1,4 +1,5 @@
-"""The `isotherm` command: run Pipelines here, see what serves, roll back, check the catalog.
+"""The `isotherm` command: run Pipelines here, see what serves, roll back, send events, check the
+catalog.
 
 Run, list and delete act on the local runner's records (build/local, or --state); status and rollback act on the cluster
 of the current kubeconfig and, where there is none, on the local target.
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from isotherm import tekton
+from isotherm_local.events import command as events
 
 ROOT = Path(__file__).resolve().parents[2]
 CANCELLED_EXIT = 130
@@ -223,6 +225,8 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("-p", "--param", **setting)
     back.add_argument("--local", action="store_true", help="on the local target, whatever the current kubeconfig says")
     back.set_defaults(action=rollback)
+
+    events.add(commands, place)
 
     start = commands.add_parser("up", aliases=["start"], parents=[place], help="start the local target")
     start.set_defaults(action=up)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "pipelines" / "rollback" / "runs" / "rollback.yaml"
 _ROUTES = ("route.openshift.io", "v1", "routes")
 _INFERENCE_SERVICES = ("serving.kserve.io", "v1beta1", "inferenceservices")
-_PIPELINE_RUNS = ("tekton.dev", "v1", "pipelineruns")
+PIPELINE_RUNS = ("tekton.dev", "v1", "pipelineruns")
 _SELECTOR = "serving.kserve.io/inferenceservice"
 _REQUEST_SECONDS = 15
 _POLL_SECONDS = 2.0
@@ -69,7 +69,7 @@ def api_client(state: Path, local: bool = False) -> tuple[Any, str, bool]:
     return client.ApiClient(), str(active["context"].get("namespace") or "default"), is_local
 
 
-def _items(api: Any, resource: tuple[str, str, str], namespace: str) -> list[dict[str, Any]]:
+def items(api: Any, resource: tuple[str, str, str], namespace: str) -> list[dict[str, Any]]:
     """List objects of a kind; none where the cluster does not have the kind.
 
     Raises `Unavailable` where the API does not answer, `Refused` where it forbids.
@@ -166,9 +166,9 @@ def describe(
 
 def read_status(api: Any, namespace: str) -> list[dict[str, Any]]:
     """Describe every Route of a namespace that has Isotherm's Services behind it."""
-    services = {item["metadata"]["name"]: item for item in _items(api, _INFERENCE_SERVICES, namespace)}
+    services = {item["metadata"]["name"]: item for item in items(api, _INFERENCE_SERVICES, namespace)}
     described = []
-    for route in _items(api, _ROUTES, namespace):
+    for route in items(api, _ROUTES, namespace):
         selected = {service: _selected(api, namespace, service) for service in weights(route)}
         if any(selected.values()):
             described.append(describe(route, selected, services))
@@ -255,7 +255,7 @@ def _rollback_there(api: Any, namespace: str, body: dict[str, Any]) -> int:
 
     custom = client.CustomObjectsApi(api)
     condition: dict[str, str] = {}
-    group, version, plural = _PIPELINE_RUNS
+    group, version, plural = PIPELINE_RUNS
     try:
         made = custom.create_namespaced_custom_object(group, version, namespace, plural, body)
         name = made["metadata"]["name"]

@@ -1,8 +1,9 @@
-"""Build and find the two Go programs that the catalog's checks need: the validation program, and kustomize.
+"""Build and find the catalog's Go programs: the validation program, kustomize, and the one that replays events.
 
-Both come from the module in scripts/schemas, whose go.sum pins every source. KServe's module asks for much more than
-its CustomResourceDefinitions: only those are taken, from the version and hash in crds.sum. Binaries lie outside the
-checkout, in a folder of the user's cache named by a hash of that module: they are built once per version.
+The first two come from the module in scripts/schemas, the third from scripts/triggers; each one's go.sum pins every
+source. KServe's module asks for much more than its CustomResourceDefinitions: only those are taken, from the version
+and hash in crds.sum. Binaries lie outside the checkout, in a folder of the user's cache named by a hash of the module:
+they are built once per version.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def required() -> bool:
 
 def _cache(module: Path) -> Path:
     digest = hashlib.sha256()
-    for path in sorted([module / "go.mod", module / "go.sum", module / "crds.sum", *module.rglob("*.go")]):
+    for path in sorted([module / "go.mod", module / "go.sum", *module.glob("crds.sum"), *module.rglob("*.go")]):
         digest.update(path.read_bytes())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "isotherm" / "schemas" / digest.hexdigest()[:16]
+    return base / "isotherm" / module.name / digest.hexdigest()[:16]
 
 
 def _go(module: Path, *arguments: str) -> str:
@@ -110,6 +111,12 @@ def validator(module: Path) -> tuple[Path, Path]:
         except OSError:  # a check beside this one was faster
             shutil.rmtree(partial)
     return program, schemas
+
+
+@cache
+def replayer(module: Path) -> Path:
+    """Return the program that tells what an EventListener makes of a request. Raises `Missing`."""
+    return _built(module, "replay", "./replay")
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Events as their senders make them: recorded payloads, signatures, and what a listener makes of them."""
