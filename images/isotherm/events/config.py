@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from isotherm import tekton
 from isotherm.events import keys
@@ -49,8 +49,8 @@ RepositoryPath = Annotated[str, AfterValidator(_inside)]
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s@]+[^\s@]*$")]
 
 
-class _Part(BaseModel, extra="forbid", alias_generator=_dashed, frozen=True):
-    pass
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_dashed)
 
 
 class Watch(_Part):

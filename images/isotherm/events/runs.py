@@ -115,19 +115,16 @@ class Runs:
 def _check(body: kube.Object, wanted: Wanted) -> None:
     """Make sure that the template's run carries what the next pass looks for: else it would be made for ever."""
     needed = {
-        "name": wanted.key,
         "labels": {contract.LABEL_PART_OF: contract.PART_OF, contract.LABEL_EVENT: wanted.event, **wanted.labels},
         "annotations": {contract.ANNOTATION_EVENT_KEY: wanted.key, **wanted.annotations},
     }
     metadata = body.get("metadata") or {}
-    if kube.contains(metadata, needed):
-        return
     wrong = [f"name {metadata.get('name')!r}"] if metadata.get("name") != wanted.key else []
-    for part in ("labels", "annotations"):
+    for part, values in needed.items():
         held = metadata.get(part) or {}
-        wrong += [
-            f"{part[:-1]} {key} {held.get(key)!r}" for key, value in needed[part].items() if held.get(key) != value
-        ]  # type: ignore[attr-defined]
+        wrong += [f"{part[:-1]} {key} {held.get(key)!r}" for key, value in values.items() if held.get(key) != value]
+    if not wrong:
+        return
     raise tekton.Refused(
         f"TriggerTemplate {wanted.template} would give run {wanted.key} the {', '.join(wrong)}",
         remedy="name the run by param name, and give it the catalog's labels and annotations",
