@@ -1,7 +1,8 @@
 """A server certificate made at start, and the CA that vouches for it, made known in an Interceptor object.
 
 Reads   an Interceptor (triggers.tekton.dev/v1alpha1): spec.clientConfig.caBundle
-Writes  that field, with this process's CA first; the key of the CA is forgotten as soon as it has signed
+Writes  that field, with this process's CA first, and the label by which listeners take it up; the key of the CA is
+        forgotten as soon as it has signed
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ VALID_DAYS = 3650
 BACKDATED = timedelta(hours=1)  # the listener's clock may be behind
 KEPT_CAS = 4  # of replicas and of the process before this one, which serves until this one is ready
 ATTEMPTS = 20
+# Listeners read the CAs of Interceptors with this label, and end where one of these has none: both come in one write.
+TAKEN_UP = {"server/type": "https"}
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,13 @@ def publish(cluster: kube.Cluster, interceptor: str, ca: bytes) -> bool:
                 remedy="install triggers/, or correct INTERCEPTOR_NAME",
             )
         held = str(((stored.get("spec") or {}).get("clientConfig") or {}).get("caBundle") or "")
-        if _holds(held, ca):
+        labels = stored["metadata"].get("labels") or {}
+        if _holds(held, ca) and labels.items() >= TAKEN_UP.items():
             return False
-        change = {"spec": {"clientConfig": {"caBundle": bundle(held, ca, datetime.now(UTC))}}}
+        change = {
+            "metadata": {"labels": TAKEN_UP},
+            "spec": {"clientConfig": {"caBundle": bundle(held, ca, datetime.now(UTC))}},
+        }
         try:
             cluster.patch(kube.INTERCEPTOR, interceptor, change, stored["metadata"]["resourceVersion"])
             return True
