@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import tempfile
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from isotherm import contract, kube, tekton
 from isotherm.events import config, keys, reconcile_git
-from isotherm.events.runs import Runs, Wanted
+from isotherm.events.runs import Runs, Wanted, fill
 
 __all__ = ["events_api"]
 DVC, LOCK = f"{PATH}.dvc", "dvc.lock"
@@ -48,7 +49,9 @@ class World:
         """What the listener does with a push that changes data."""
         key = keys.data_push(self.watch.watch, head)
         values = {"watch": self.watch.watch, "before": before, "revision": head}
-        Runs(self.api.cluster(self.namespace)).create(Wanted(key, "git", "data", values))
+        made = fill(TEMPLATE, {**values, "name": key})
+        with contextlib.suppress(kube.Conflict):
+            self.api.cluster(self.namespace).create(kube.PIPELINE_RUN, made)
 
     def runs(self) -> dict[str, dict[str, Any]]:
         return self.api.runs(self.namespace)
@@ -251,13 +254,14 @@ def test_after_events_and_one_pass_every_data_commit_is_covered_once(events_api:
         world = build(events_api, Path(folder))
         start = world.history.push([[DVC, LOCK, OTHER]])
         world.reconcile()
-        made, covered = set(), set[str]()
+        made, covered, delivered = set(), set[str](), set[str]()
         for commits, merged, fate, then in pushes:
             before = world.history.head
             head = world.history.push(commits, merged=merged)
             data = any({DVC, LOCK} & set(files) for files in [*commits, merged])
             for _ in range({"lost": 0, "delivered": 1, "doubled": 2}[fate] if data else 0):
                 world.deliver(before, head)
+                delivered |= set(world.history.git("rev-list", f"{before}..{head}").split())
             if then:
                 world.reconcile()
                 covered |= world.covered()
@@ -270,6 +274,9 @@ def test_after_events_and_one_pass_every_data_commit_is_covered_once(events_api:
         names = set(world.runs())
         assert set(world.history.data_commits(start)) <= covered
         assert not made & names, "a run was made twice"
+        notes = [run["metadata"]["annotations"] for run in world.runs().values()]
+        recovered = {note[contract.ANNOTATION_REVISION] for note in notes if contract.ANNOTATION_RECOVERED in note}
+        assert not recovered & delivered, "a commit got a second run"
         versions = {run["metadata"]["resourceVersion"] for run in world.runs().values()}
         assert world.reconcile() == []
         assert {run["metadata"]["resourceVersion"] for run in world.runs().values()} == versions
