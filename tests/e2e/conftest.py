@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from lab.part import CHECKOUT
 
-from e2e import measurements
+from e2e import measurements, reach
 from e2e.cluster import BUILD, Finished, Space, Target
+from e2e.events import NAMESPACE, Events
 
 MODEL = "inverse-heat-pinn"
 # A second model with a Route of its own (overlays/dev has rights for it): its traffic leaves the first one alone.
@@ -137,3 +138,16 @@ def refused(catalog: Catalog, first: Finished) -> tuple[Finished, list[str], lis
 def no_data(catalog: Catalog, first: Finished) -> Finished:
     """A run whose data is not in the repository."""
     return catalog.wait(catalog.run("no-data", data_path="data/none"))
+
+
+@pytest.fixture(scope="session")
+def events(target: Target) -> Iterator[Events]:
+    """The triggers in a namespace of their own."""
+    with reach.namespace(NAMESPACE, reach.RESTRICTED) as name:
+        space = Events(target, name)
+        try:
+            space.prepare()
+            yield space
+        finally:
+            kinds = "clusterrole,clusterrolebinding"
+            target.kubectl("delete", kinds, f"isotherm-listeners-{name}", "--ignore-not-found")

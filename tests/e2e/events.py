@@ -1,0 +1,113 @@
+"""The catalog's triggers in a namespace of their own, and events sent to them as their senders would.
+
+The runs are created pending, so that none trains: what becomes of a run is other tests' business.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import yaml
+from lab.part import CHECKOUT
+from waiting import eventually
+
+from e2e.cluster import BUILD, Space
+from isotherm_local.events import payloads
+
+NAMESPACE = "api-events"
+LISTENERS = ("git", "alerts", "registry", "lakefs", "schedule")
+SENDERS = {
+    "github": ("git", "webhook-git"),
+    "gitlab": ("git", "webhook-git"),
+    "gitea": ("git", "webhook-git"),
+    "alertmanager": ("alerts", "webhook-alerts"),
+    "grafana": ("alerts", "webhook-grafana"),
+    "mlflow": ("registry", "webhook-mlflow"),
+    "lakefs-merge": ("lakefs", "webhook-lakefs"),
+    "lakefs-commit": ("lakefs", "webhook-lakefs"),
+    "schedule": ("schedule", "webhook-schedule"),
+}
+BEARER = {"webhook-alerts", "webhook-grafana", "webhook-lakefs", "webhook-schedule"}
+Change = tuple[str, str]
+
+
+class Events(Space):
+    """The catalog's triggers in a namespace, with secrets of this session."""
+
+    def prepare(self) -> None:
+        """Install, and wait until every listener is ready and trusts the interceptor."""
+        self.keys = {name: {"current": secrets.token_hex(16), "previous": secrets.token_hex(16)} for name in
+                     {secret for _, secret in SENDERS.values()}}  # fmt: skip
+        folder = BUILD / "events"
+        folder.mkdir(parents=True, exist_ok=True)
+        pending = [{"op": "add", "path": "/spec/resourcetemplates/0/spec/status", "value": "PipelineRunPending"}]
+        asleep = [{"op": "add", "path": "/spec/suspend", "value": True}]
+        up = "/".join([".."] * len(folder.relative_to(CHECKOUT).parts))
+        content = {
+            "namespace": self.namespace,
+            "resources": [f"{up}/tasks", f"{up}/pipelines", f"{up}/triggers", "listeners.yaml"],
+            "patches": [
+                {"target": {"kind": "TriggerTemplate"}, "patch": json.dumps(pending)},
+                {"target": {"kind": "CronJob"}, "patch": json.dumps(asleep)},
+            ],
+        }
+        text = (CHECKOUT / "overlays/dev/listeners.yaml").read_text()
+        (folder / "listeners.yaml").write_text(text.replace("isotherm-dev", self.namespace))
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+        self.target.kubectl("apply", "-k", str(folder))
+        self.apply([self.secret(name) for name in self.keys])
+        eventually(lambda: self.ready() == {True}, 180, every=1)
+        self.addresses = {one: self.get("service", f"el-{one}")["spec"]["clusterIP"] for one in LISTENERS}
+
+    def secret(self, name: str) -> dict[str, Any]:
+        """A Secret as docs/events.md says: bearer tokens with the scheme before them."""
+        scheme = "Bearer " if name in BEARER else ""
+        data = {key: scheme + value for key, value in self.keys[name].items()}
+        if name == "webhook-schedule":
+            data["token"] = self.keys[name]["current"]
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+
+    def ready(self) -> set[bool]:
+        """Whether each Deployment has its pods ready."""
+        items = self.get("deployments")["items"]
+        names = {item["metadata"]["name"] for item in items}
+        wanted = {"event-interceptor", *(f"el-{one}" for one in LISTENERS)}
+        return {item["status"].get("readyReplicas", 0) == 1 for item in items} | (
+            {True} if names >= wanted else {False}
+        )
+
+    def send(self, kind: str, changes: Sequence[Change] = (), *, key: str = "current", secret: str = "") -> str:
+        """Send a recorded payload; returns the name that its run is to have."""
+        listener, holder = SENDERS[kind]
+        body = payloads.changed(payloads.recorded(kind), changes)
+        given = (secret or self.keys[holder][key]).encode()
+        request = payloads.request(kind, body, given)
+        url = f"http://{self.addresses[listener]}:8080"
+        answer = httpx.post(url, content=request.body, headers=dict(request.headers), timeout=10)
+        assert answer.status_code == httpx.codes.ACCEPTED
+        pattern = payloads.names(kind, body)
+        return pattern.pattern if pattern else ""
+
+    def runs(self) -> dict[str, Any]:
+        """PipelineRuns by name."""
+        return {item["metadata"]["name"]: item for item in self.get("pipelineruns")["items"]}
+
+    def matching(self, pattern: str) -> list[str]:
+        """Names of the runs that are called so."""
+        return [name for name in self.runs() if re.fullmatch(pattern, name)]
+
+
+def fresh(kind: str) -> list[Change]:
+    """Changes that make an event of this kind another event than all before it."""
+    return {
+        "git": [("after", secrets.token_hex(20))],
+        "alerts": [("alerts.0.fingerprint", secrets.token_hex(8))],
+        "registry": [("data.version", str(1 + secrets.randbelow(10**6)))],
+        "lakefs": [("commit_id", secrets.token_hex(32))],
+        "schedule": [("scheduled", f"20261124{secrets.randbelow(10**4):04d}")],
+    }[SENDERS[kind][0]]

@@ -1,0 +1,128 @@
+"""Events from the real senders of the lab: a git push to Gitea, a Prometheus rule through Alertmanager."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from lab import daemons, forge, golang, mlflow, watching
+from lab.part import Lab
+from lab.secrets import read as lab_secrets
+from waiting import eventually
+
+from e2e.events import Events
+
+
+@pytest.fixture(scope="module")
+def lab(events: Events) -> Lab:
+    """The lab; its servers are reconfigured here, so no other cluster will do."""
+    if events.target.mlflow != mlflow.URL:
+        pytest.skip("the senders are the lab's own")
+    return Lab()
+
+
+@pytest.fixture(scope="module")
+def gitea(lab: Lab) -> Iterator[httpx.Client]:
+    """Gitea's API as its administrator."""
+    if not golang.built(lab, ["gitea"]):
+        pytest.skip("Gitea is not built (make lab PARTS=gitea)")
+    forge.start(lab)
+    eventually(lambda: not forge.ready(lab), 60)
+    login = (forge.ADMIN, lab_secrets(lab)["gitea"])
+    with httpx.Client(base_url=f"{forge.URL}/api/v1", auth=login, timeout=20) as client:
+        yield client
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=e2e", "-c", "user.email=e2e@lab.internal"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-300:]
+    return done.stdout.strip()
+
+
+def test_a_push_to_gitea_starts_its_run(events: Events, gitea: httpx.Client, tmp_path: Path) -> None:
+    name = f"measurements-{secrets.token_hex(4)}"
+    gitea.post("/user/repos", json={"name": name, "default_branch": "main"}).raise_for_status()
+    hook = {
+        "type": "gitea", "active": True, "events": ["push"], "branch_filter": "*",
+        "config": {"url": f"http://{events.addresses['git']}:8080", "content_type": "json",
+                   "secret": events.keys["webhook-git"]["current"]},
+    }  # fmt: skip
+    gitea.post(f"/repos/{forge.ADMIN}/{name}/hooks", json=hook).raise_for_status()
+    user, password = forge.ADMIN, lab_secrets(Lab())["gitea"]
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    remote = forge.URL.replace("://", f"://{user}:{password}@")
+    pushed = []
+    for file, content in (("README.md", "a"), ("data/heatinv.dvc", "b"), ("README.md", "c")):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(content)
+        git(tmp_path, "add", "--all")
+        git(tmp_path, "commit", "--quiet", "--message", content)
+        git(tmp_path, "push", "--quiet", f"{remote}/{user}/{name}.git", "main")
+        pushed.append(git(tmp_path, "rev-parse", "HEAD"))
+    eventually(lambda: f"data-measurements-{pushed[1][:12]}" in events.runs(), 60, every=1)
+    assert not {f"data-measurements-{sha[:12]}" for sha in (pushed[0], pushed[2])} & set(events.runs())
+
+
+@pytest.fixture
+def alerting(lab: Lab, events: Events) -> Iterator[Path]:
+    """Alertmanager that sends what asks for a retraining to the listener; gives Prometheus' folder of rules."""
+    config, rules = lab.folder("etc") / "alertmanager.yaml", lab.folder("rules")
+    before = config.read_text()
+    http = {"authorization": {"type": "Bearer", "credentials": events.keys["webhook-alerts"]["current"]}}
+    webhook = {"url": f"http://{events.addresses['alerts']}:8080", "send_resolved": True, "http_config": http}
+    route = {
+        "receiver": "nobody", "group_by": ["alertname", "model"], "group_wait": "1s", "group_interval": "1s",
+        "repeat_interval": "2s", "routes": [{"receiver": "retrain", "matchers": ['retrain="true"']}],
+    }  # fmt: skip
+    receivers = [{"name": "nobody"}, {"name": "retrain", "webhook_configs": [webhook]}]
+    config.write_text(yaml.safe_dump({"route": route, "receivers": receivers}))
+    reload(lab, "alertmanager")
+    yield rules
+    (rules / "drift.yaml").unlink(missing_ok=True)
+    config.write_text(before)
+    for daemon in ("prometheus", "alertmanager"):
+        reload(lab, daemon)
+
+
+def reload(lab: Lab, daemon: str) -> None:
+    process = daemons.find(lab, daemon)
+    assert process is not None
+    process.signal(signal.SIGHUP)
+
+
+def test_a_prometheus_rule_starts_one_retraining_though_its_alert_repeats(
+    lab: Lab, events: Events, alerting: Path
+) -> None:
+    before = set(events.runs())
+    labels = {"retrain": "true", "model": "inverse-heat-pinn", "severity": "warning", "case": secrets.token_hex(4)}
+    asks = {"alert": "PinnDriftHigh", "expr": "vector(1)", "labels": labels}
+    does_not = {"alert": "PinnSlow", "expr": "vector(1)", "labels": labels | {"retrain": "false"}}
+    (alerting / "drift.yaml").write_text(yaml.safe_dump({"groups": [{"name": "drift", "rules": [asks, does_not]}]}))
+    reload(lab, "prometheus")
+    firing = f"http://{watching.NODE_IP}:{watching.ALERTMANAGER_PORT}/api/v2/alerts"
+
+    def alert() -> dict[str, str] | None:
+        found = [one for one in httpx.get(firing).json() if one["labels"].get("case") == labels["case"]]
+        return next((one for one in found if one["labels"]["alertname"] == "PinnDriftHigh"), None)
+
+    fingerprint = eventually(alert, 60)["fingerprint"]
+    new = eventually(lambda: set(events.runs()) - before, 60)
+    sent = sends(lab)
+    eventually(lambda: sends(lab) >= sent + 3, 60)  # repeated meanwhile
+    new = set(events.runs()) - before
+    assert len(new) == 1
+    assert new.pop().startswith(f"retrain-{fingerprint}-")
+
+
+def sends(lab: Lab) -> float:
+    """How many webhooks Alertmanager has sent."""
+    text = httpx.get(f"http://{watching.NODE_IP}:{watching.ALERTMANAGER_PORT}/metrics").text
+    lines = [line for line in text.splitlines() if line.startswith("alertmanager_notifications_total")]
+    return sum(float(line.split()[-1]) for line in lines if 'integration="webhook"' in line)
