@@ -5,20 +5,29 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import yaml
 from waiting import eventually
 
 from e2e import measurements
+from e2e.cluster import Finished
+from e2e.conftest import Catalog
 from e2e.events import SENDERS, Events, fresh
 from isotherm import contract
 from isotherm_local.events import payloads
 
-pytestmark = pytest.mark.core
+# One of each way to be entitled, so that the core stays short.
+CORE = ("github", "alertmanager", "mlflow")
 
 
-@pytest.mark.parametrize("kind", SENDERS)
+def every(kinds: Iterable[str]) -> list[Any]:
+    return [pytest.param(kind, marks=[pytest.mark.core] if kind in CORE else []) for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", every(SENDERS))
 def test_an_event_sent_three_times_by_old_and_new_secret_makes_one_run(events: Events, kind: str) -> None:
     event = fresh(kind)
     pattern = events.send(kind, event)
@@ -45,7 +54,7 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", every(REFUSED))
 def test_what_is_not_entitled_makes_no_run(events: Events, kind: str) -> None:
     before = set(events.runs())
     events.send(kind, fresh(kind), secret=secrets.token_hex(16))
@@ -57,6 +66,7 @@ def test_what_is_not_entitled_makes_no_run(events: Events, kind: str) -> None:
     assert set(events.runs()) - before == {name}
 
 
+@pytest.mark.core
 def test_the_reconciler_makes_the_run_of_a_lost_push(events: Events) -> None:
     """A listener that is away loses what a forge never sends again; the CronJob's next pass finds it."""
     origin = measurements.repository(events.target)
@@ -90,3 +100,18 @@ def test_the_clock_makes_its_run_and_says_so(events: Events) -> None:
     events.apply([job])
     eventually(lambda: events.get("job", "event-schedule-29400000")["status"].get("succeeded"), 90, every=1)
     assert [name for name in events.runs() if name.startswith("schedule-inverse-heat-pinn-20251124")]
+
+
+def test_of_one_event_a_second_run_does_nothing(catalog: Catalog, first: Finished) -> None:
+    """As when the first run was pruned and the event is sent again; epochs=3 trains a model that the gate refuses."""
+    key = f"retrain-{secrets.token_hex(8)}-20261124190000"
+    one = catalog.wait(catalog.run("event-one", revision=1, event_key=key, cool_down_minutes="60", epochs="3"))
+    assert one.task_results("admit") == {"admitted": "true", "reason": "claimed"}
+    assert one.results["verdict"] == "fail"
+    two = catalog.wait(catalog.run("event-two", revision=1, event_key=key, epochs="3"))
+    assert two.succeeded, two.condition
+    assert two.task_results("admit") == {"admitted": "false", "reason": "done"}
+    assert set(two.states()) == {"admit", "report"}
+    cooled = f"retrain-{secrets.token_hex(8)}-20261124190500"
+    three = catalog.wait(catalog.run("event-three", revision=1, event_key=cooled, cool_down_minutes="60", epochs="3"))
+    assert three.task_results("admit")["reason"].startswith("cooling-down until ")

@@ -49,7 +49,7 @@ def moved(items: list[Object], namespace: str) -> list[Object]:
     for item in items:
         if item["kind"] == "Namespace":
             item["metadata"]["name"] = namespace
-        else:
+        elif not item["kind"].startswith("Cluster"):
             item["metadata"]["namespace"] = namespace
         for subject in item.get("subjects", []):
             subject["namespace"] = namespace

@@ -55,7 +55,7 @@ def discover(kubeconfig: str, file: Path) -> None:
             if text != written:
                 tekton.write_atomic(file, text)
                 written = text
-        time.sleep(2)
+        time.sleep(5)  # as often as Prometheus scrapes
 
 
 def start_prometheus(lab: Lab) -> None:

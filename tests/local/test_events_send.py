@@ -80,9 +80,7 @@ def cluster() -> Iterator[tuple[Cluster, str]]:
 
 
 @pytest.fixture
-def command(
-    cluster: tuple[Cluster, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., int]:
+def command(cluster: tuple[Cluster, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command for the clock's event, with a kubeconfig of the cluster and a secret file."""
     _, url = cluster
     kubeconfig, secret = tmp_path / "kubeconfig", tmp_path / "secret"
