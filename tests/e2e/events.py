@@ -9,15 +9,17 @@ import json
 import re
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
+import interceptor_process
 import yaml
 from lab.part import CHECKOUT
 from waiting import eventually
 
 from e2e.cluster import BUILD, Space
-from isotherm_local.events import payloads
+from isotherm_local.events import offline, payloads
 
 NAMESPACE = "api-events"
 LISTENERS = ("git", "alerts", "registry", "lakefs", "schedule")
@@ -64,6 +66,15 @@ class Events(Space):
         eventually(lambda: self.ready() == {True}, 180, every=1)
         self.addresses = {one: self.get("service", f"el-{one}")["spec"]["clusterIP"] for one in LISTENERS}
 
+    def offline(self, kind: str, folder: Path) -> list[Any]:
+        """What the offline mode makes of the event that was sent last."""
+        listener, holder = SENDERS[kind]
+        (folder / "secret.yaml").write_text(yaml.safe_dump(self.secret(holder)))
+        (folder / "mlflow").mkdir()
+        with interceptor_process.running(folder / "mlflow", self.keys["webhook-mlflow"]["current"]) as url:
+            places, asked = [BUILD / "events", folder / "secret.yaml"], [("mlflow", url)]
+            return offline.replay(self.sent, listener, places, namespace=self.namespace, interceptors=asked).created
+
     def secret(self, name: str) -> dict[str, Any]:
         """A Secret as docs/events.md says: bearer tokens with the scheme before them."""
         scheme = "Bearer " if name in BEARER else ""
@@ -88,6 +99,7 @@ class Events(Space):
         given = (secret or self.keys[holder][key]).encode()
         request = payloads.request(kind, body, given)
         url = f"http://{self.addresses[listener]}:8080"
+        self.sent = request
         answer = httpx.post(url, content=request.body, headers=dict(request.headers), timeout=10)
         assert answer.status_code == httpx.codes.ACCEPTED
         pattern = payloads.names(kind, body)

@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,24 @@ def test_an_event_sent_three_times_by_old_and_new_secret_makes_one_run(events: E
     metadata = events.runs()[name]["metadata"]
     assert metadata["labels"][contract.LABEL_EVENT] == payloads.SENDERS[kind].label
     assert metadata["annotations"][contract.ANNOTATION_EVENT_KEY] == name
+
+
+@pytest.mark.parametrize("kind", every(SENDERS))
+def test_the_offline_mode_makes_the_run_that_triggers_makes(
+    events: Events, kind: str, replayer: None, tmp_path: Path
+) -> None:
+    pattern = events.send(kind, fresh(kind))
+    [name] = eventually(lambda: events.matching(pattern), 30)
+    real = events.runs()[name]
+    [made] = events.offline(kind, tmp_path)
+    assert made["metadata"]["name"] == name
+    assert made["metadata"]["labels"].items() <= real["metadata"]["labels"].items()
+    assert made["metadata"]["annotations"].items() <= real["metadata"]["annotations"].items()
+    for part in ("params", "workspaces", "pipelineRef", "status"):
+        assert made["spec"][part] == real["spec"][part]
+    assert [one["pipelineTaskName"] for one in made["spec"]["taskRunSpecs"]] == [
+        one["pipelineTaskName"] for one in real["spec"]["taskRunSpecs"]
+    ]
 
 
 GIT = [("ref", "refs/heads/other"), ("commits.0.modified:", '["README.md"]'), ("after", "0" * 40),
