@@ -259,8 +259,8 @@ MUTANTS = [
     Mutant("run-workspaces", RUN, "{claimName: isotherm}", "{}"),
     Mutant("run-workspaces", RUN, "- name: workspace", "- name: volume"),
     Mutant("run-timeouts", RUN, "    finally: 30m\n", ""),
-    Mutant("run-timeouts", RUN, "    tasks: 8h\n", "    tasks: 1h\n"),
-    Mutant("run-timeouts", RUN, "    pipeline: 8h30m\n", "    pipeline: 8h\n"),
+    Mutant("run-timeouts", RUN, "    tasks: 9h\n", "    tasks: 1h\n"),
+    Mutant("run-timeouts", RUN, "    pipeline: 9h30m\n", "    pipeline: 8h\n"),
     Mutant("run-accounts", RUN, "serviceAccountName: dvc-fetch", "serviceAccountName: default"),
     Mutant("run-accounts", RUN, "pipelineTaskName: train,", "pipelineTaskName: training,"),
     # kustomize
@@ -287,7 +287,7 @@ GO_MUTANTS = [
     Mutant("schema", TASK, "      timeout: 30m\n", "      timeoot: 30m\n"),
     Mutant("schema", PIPELINE, "retries: 2", "retries: two"),
     Mutant("schema", PIPELINE, "operator: in,", "operator: is,"),
-    Mutant("schema", RUN, "    tasks: 8h\n", "    task: 8h\n"),
+    Mutant("schema", RUN, "    tasks: 9h\n", "    task: 8h\n"),
     # Kubernetes' pod security, on the pod that a Task's step becomes
     Mutant("schema", TASK, "      runAsNonRoot: true\n", ""),
     Mutant("schema", TASK, "      capabilities: {drop: [ALL]}\n", "      capabilities: {drop: [ALL], add: [CHOWN]}\n"),

@@ -25,14 +25,15 @@ def test_catalog_keeps_rule(rule: str) -> None:
 def test_catalog_holds_the_tasks_and_pipelines_that_it_promises() -> None:
     catalog = Catalog(ROOT)
     assert sorted(catalog.tasks) == [
-        "dvc-fetch", "evaluate-metrics", "kserve-deploy", "mlflow-register", "pinn-train", "report-run", "route-shift",
+        "dvc-fetch", "evaluate-metrics", "event-admit", "kserve-deploy", "mlflow-register", "pinn-train", "report-run",
+        "route-shift",
     ]  # fmt: skip
     chain = {task["name"]: task["taskRef"]["name"] for _, task in catalog.pipelines["inverse-heat-pinn"].items("tasks")}
     assert chain == {
-        "fetch-data": "dvc-fetch", "train": "pinn-train", "evaluate": "evaluate-metrics", "register": "mlflow-register",
-        "deploy": "kserve-deploy", "shift": "route-shift", "promote": "mlflow-register",
+        "admit": "event-admit", "fetch-data": "dvc-fetch", "train": "pinn-train", "evaluate": "evaluate-metrics",
+        "register": "mlflow-register", "deploy": "kserve-deploy", "shift": "route-shift", "promote": "mlflow-register",
     }  # fmt: skip
-    assert sorted(catalog.pipelines) == ["inverse-heat-pinn", "promote", "rollback"]
+    assert sorted(catalog.pipelines) == ["deploy-model", "inverse-heat-pinn", "promote", "rollback"]
 
 
 def test_generated_readmes_keep_what_people_wrote_after_them(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,13 @@ def default(objects: Objects, param: str, pipeline: str = "inverse-heat-pinn") -
 
 def test_root_is_the_catalog_without_a_namespace() -> None:
     objects = render(".")
-    assert {name for kind, name in objects if kind == "Pipeline"} == {"inverse-heat-pinn", "promote", "rollback"}
-    assert len([kind for kind, _ in objects if kind == "Task"]) == 7
+    assert {name for kind, name in objects if kind == "Pipeline"} == {
+        "deploy-model",
+        "inverse-heat-pinn",
+        "promote",
+        "rollback",
+    }
+    assert len([kind for kind, _ in objects if kind == "Task"]) == 8
     assert ("PersistentVolumeClaim", "isotherm") in objects
     assert all("namespace" not in item["metadata"] for item in objects.values())
 
@@ -77,16 +83,16 @@ def test_overlays_differ_as_the_documents_say(overlay: str) -> None:
     assert resources["limits"] == {"memory": resources["requests"]["memory"]}
     for param in (*OF_BOTH, "min-improvement", "promotion"):
         assert default(objects, param) == wanted[param], param
-    for param in OF_BOTH:
-        assert default(objects, param, "promote") == wanted[param], param
-    for pipeline in ("inverse-heat-pinn", "promote"):
+    for param, pipeline in product(OF_BOTH, ("promote", "deploy-model")):
+        assert default(objects, param, pipeline) == wanted[param], (param, pipeline)
+    for pipeline in ("inverse-heat-pinn", "promote", "deploy-model"):
         assert ("@sha256:" in default(objects, "predictor-image", pipeline)) is wanted["pinned"]
     assert ("ConfigMap", "settings") not in objects
 
 
 def test_a_pinned_digest_reaches_the_step_its_image_ref_and_the_predictor(tmp_path: Path) -> None:
     copy = tmp_path / "checkout"
-    for room in ("tasks", "pipelines", "overlays"):
+    for room in ("tasks", "pipelines", "triggers", "overlays"):
         shutil.copytree(ROOT / room, copy / room)
     path = copy / "overlays" / "dev" / "kustomization.yaml"
     digest = f"sha256:{'ab' * 32}"
@@ -109,7 +115,7 @@ def test_a_pinned_digest_reaches_the_step_its_image_ref_and_the_predictor(tmp_pa
 
 def test_with_openshifts_builds_every_step_and_the_predictor_take_what_was_built_here(tmp_path: Path) -> None:
     copy = tmp_path / "checkout"
-    for room in ("tasks", "pipelines", "overlays"):
+    for room in ("tasks", "pipelines", "triggers", "overlays"):
         shutil.copytree(ROOT / room, copy / room)
     path = copy / "overlays" / "dev" / "kustomization.yaml"
     path.write_text(f"{path.read_text()}  - ../components/openshift\n")
