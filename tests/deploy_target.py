@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -164,20 +164,26 @@ class Target:
 
 
 @contextmanager
-def stubborn_router(digest: str, status: int = 200) -> Iterator[str]:
-    """A router that answers everything from one model, whatever the Route says."""
+def stubborn_router(digest: str, status: int = 200, *, before: Sequence[str] = (), port: int = 0) -> Iterator[str]:
+    """A router that answers everything from one model, whatever the Route says.
+
+    `before` are the models of its first answers, each for one request; an empty one is the router's own 503.
+    """
+    waiting = list(before)
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header(contract.HEADER_MODEL_DIGEST, digest)
+            signed = waiting.pop(0) if waiting else digest
+            self.send_response(status if signed else 503)
+            if signed:
+                self.send_header(contract.HEADER_MODEL_DIGEST, signed)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

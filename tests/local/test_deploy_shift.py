@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from deploy_target import CLAIM, IMAGE, SERVICES, Model, Target, stubborn_router
 
 import isotherm_local.cluster
 from isotherm import contract, kube, tekton
-from isotherm.deploy import readiness, routes
+from isotherm.deploy import readiness, routes, traffic
+from isotherm_local.ports import free_port
 
 ONE, TWO = 0.0, 1.0
 DEPLOY, SHIFT = "isotherm.deploy.deploy", "isotherm.deploy.shift"
@@ -144,6 +148,34 @@ def test_what_the_data_plane_does_not_confirm_is_taken_back(on_blue: Target, sta
     assert after.token == before.token + 2
     kept = {key: after.annotations.get(key) for key in before.annotations if key != contract.ANNOTATION_SHIFT_TOKEN}
     assert kept == {key: value for key, value in before.annotations.items() if key in kept}
+
+
+def test_a_router_that_has_just_started_is_waited_for(on_blue: Target) -> None:
+    """Refused connections before the write, then errors that no model signed: neither is the model's."""
+    port = free_port()
+    two = on_blue.models[TWO]
+    found: list[dict[str, Any]] = []
+    shifter = on_blue.shifter("green", two, "run-2", router_url=f"http://127.0.0.1:{port}", verify_timeout_seconds=20)
+    shift = threading.Thread(target=lambda: found.append(shifter.shift()))
+    shift.start()
+    time.sleep(1)
+    with stubborn_router(two.digest, before=[on_blue.models[ONE].digest, "", "", ""], port=port):
+        shift.join(30)
+    assert (found[0]["outcome"], found[0]["after"]) == ("shifted", {"blue": 0, "green": 100})
+
+
+def test_a_router_that_goes_on_failing_is_waited_for_only_so_long(
+    on_blue: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traffic, "ROUTER_GRACE_SECONDS", 1.0)
+    began = time.monotonic()
+    with stubborn_router(on_blue.models[ONE].digest, before=[on_blue.models[ONE].digest, *[""] * 100]) as url:
+        report = on_blue.shifter(
+            "green", on_blue.models[TWO], "run-2", router_url=url, verify_timeout_seconds=20
+        ).shift()
+    assert (report["restored"], report["after"]) == (True, {"blue": 100, "green": 0})
+    assert "errors (503 x1)" in report["problem"]
+    assert time.monotonic() - began < 15
 
 
 def test_a_rollback_stays_though_the_data_plane_does_not_confirm_it(on_blue: Target) -> None:

@@ -13,6 +13,7 @@ A shift that the data plane does not confirm is taken back. A rollback is not: t
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -194,13 +195,19 @@ class Shifter:
             return self._restore(client, checked, written, verdict)
 
     def _probe(self, client: traffic.Router) -> None:
-        """Make sure that the router can be reached before anything changes; a rollback goes ahead without."""
-        try:
-            client.ask()
-        except tekton.Unavailable as error:
-            if not self.request.rollback:
-                raise
-            _say(f"warning: {error.what}")
+        """Wait until the router can be reached, before anything changes; a rollback goes ahead without."""
+        deadline = time.monotonic() + self.request.verify_timeout_seconds
+        while True:
+            try:
+                client.ask()
+                return
+            except tekton.Unavailable as error:
+                if self.request.rollback:
+                    _say(f"warning: {error.what}")
+                    return
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(traffic.PAUSE_SECONDS)
 
     def _write(self, checked: Checked) -> tuple[Checked, routes.Route]:
         """Write weights and notes if the Route is as planned; after a conflict that changed neither, look again."""

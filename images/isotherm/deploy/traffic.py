@@ -22,6 +22,8 @@ CLUSTER_CA = Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 0.25
 FIRST_ANSWERS = 5
+# A router that starts or reloads answers 503 itself for a moment (OpenShift's reloads every 5 s at most).
+ROUTER_GRACE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Window:
     requests: int = 0
     by_digest: Counter[str] = field(default_factory=Counter)
     failures: Counter[int] = field(default_factory=Counter)
+    unsigned: int = 0  # failures that no model signed: the router's own
 
     def add(self, answer: Answer) -> None:
         """Count one answer."""
@@ -47,6 +50,12 @@ class Window:
         self.by_digest[answer.digest] += 1
         if not 200 <= answer.status < 300:
             self.failures[answer.status] += 1
+            self.unsigned += not answer.digest
+
+    @property
+    def model_failed(self) -> bool:
+        """Whether a model answered with an error."""
+        return self.failures.total() > self.unsigned
 
     def share(self, digest: str) -> float:
         """Share of the answers that this digest gave."""
@@ -172,17 +181,20 @@ def verify(
 ) -> Verdict:
     """Measure window after window until one agrees with the shares, an answer is an error, or the time is over.
 
-    Old answers are expected until the router has reloaded; an error never is: with every endpoint ready, it is the
-    model's.
+    Old answers are expected until the router has reloaded, and so is, for a short time, an error that no model signed:
+    the router may have just started. A model's error ends it at once.
     """
     deadline, window, said = time.monotonic() + timeout_seconds, Window(), ""
+    patience = deadline
     while True:
         try:
             window = measure(client, expected, requests)
             problem = disagreement(window, expected)
         except tekton.Unavailable as error:
-            problem = error.what
-        if not problem or window.failures or time.monotonic() >= deadline:
+            window, problem = Window(), error.what
+        if window.failures:
+            patience = min(patience, time.monotonic() + ROUTER_GRACE_SECONDS)
+        if not problem or window.model_failed or time.monotonic() >= patience:
             return Verdict(window, problem)
         if problem != said:
             said = problem
