@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import isotherm_local.cluster
-from isotherm import contract
-from isotherm.deploy import deploy, kube, routes, shift
+from isotherm import contract, kube
+from isotherm.deploy import deploy, routes, shift
 from isotherm.registry import client as registry
 from isotherm.registry import versions
 

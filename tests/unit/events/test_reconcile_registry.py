@@ -29,7 +29,7 @@ class World:
         number = next(_numbers)
         self.api, self.url, self.namespace, self.model = api, url, f"registry-{number}", f"{folder.name[-20:]}-m"
         self.model = "".join(c if c.isalnum() else "-" for c in self.model.lower()).strip("-")
-        self.cluster, self.client, self.clock = api.cluster(self.namespace), MlflowClient(url), NOON
+        self.cluster, self.client, self.clock = api.cluster(self.namespace), MlflowClient(url, registry_uri=url), NOON
         self.digests = {"1": "1" * 64, "2": "2" * 64}
         self.client.create_registered_model(self.model)
         for digest in self.digests.values():
