@@ -25,6 +25,7 @@ RUNS = {
     "inverse-heat-pinn": CHECKOUT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml",
     "rollback": CHECKOUT / "pipelines/rollback/runs/rollback.yaml",
     "promote": CHECKOUT / "pipelines/promote/runs/promote.yaml",
+    "deploy-model": CHECKOUT / "pipelines/deploy-model/runs/deploy-model.yaml",
 }
 RUN_SECONDS = 600
 SERVICES = (

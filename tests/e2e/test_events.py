@@ -135,3 +135,15 @@ def test_of_one_event_a_second_run_does_nothing(catalog: Catalog, first: Finishe
     cooled = f"retrain-{secrets.token_hex(8)}-20261124190500"
     three = catalog.wait(catalog.run("event-three", revision=1, event_key=cooled, cool_down_minutes="60", epochs="3"))
     assert three.task_results("admit")["reason"].startswith("cooling-down until ")
+
+
+def test_an_alias_on_what_is_live_already_changes_nothing(catalog: Catalog, first: Finished) -> None:
+    """What the pipeline's own promotion would set off."""
+    before, digest = catalog.route(), catalog.answers().headers["x-model-digest"]
+    live = next(one for one in catalog.versions() if one.tags[contract.TAG_MODEL_DIGEST] == digest)
+    params = {"model-version": live.version, "mlflow-uri": catalog.target.mlflow, "router-url": catalog.target.router}
+    ended = catalog.wait(catalog.pipeline_run("deploy-model", "deploy-live", params))
+    assert ended.succeeded, (ended.condition, ended.states())
+    assert ended.task_results("deploy")["model-digest"] == digest
+    assert ended.task_results("shift")["outcome"] == "unchanged"
+    assert catalog.route() == before
