@@ -13,7 +13,7 @@ from e2e.cluster import Finished
 from e2e.conftest import MODEL, Catalog
 
 pytestmark = pytest.mark.core
-TASKS = ["fetch-data", "train", "evaluate", "register", "deploy", "shift", "promote", "report"]
+TASKS = ["admit", "fetch-data", "train", "evaluate", "register", "deploy", "shift", "promote", "report"]
 
 
 def declared_results(task_run: dict) -> set[str]:
