@@ -51,20 +51,20 @@ def run(space: Catalog, name: str, revision: int, **params: str) -> Finished:
     return space.wait(name)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def staging(target: Target, catalog: Catalog) -> Iterator[Catalog]:
     space = environment(target, catalog, "staging", "isotherm-staging")
     wipe(space)
     yield space
-    target.kubectl("delete", "namespace", space.namespace, "--wait=false")
+    target.kubectl("delete", "namespace", space.namespace, "--wait=true")  # the node holds one of them
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def prod(target: Target, catalog: Catalog) -> Iterator[Catalog]:
     space = environment(target, catalog, "prod", "ml-prod")
     wipe(space)
     yield space
-    target.kubectl("delete", "namespace", space.namespace, "--wait=false")
+    target.kubectl("delete", "namespace", space.namespace, "--wait=true")  # the node holds one of them
 
 
 def test_staging_serves_a_model_from_s3(staging: Catalog) -> None:
