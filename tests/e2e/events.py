@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ class Events(Space):
         self.apply([self.secret(name) for name in self.keys])
         eventually(lambda: self.ready() == {True}, 180, every=1)
         self.addresses = {one: self.get("service", f"el-{one}")["spec"]["clusterIP"] for one in LISTENERS}
+        eventually(self.trusted, 120, every=3)
+
+    def trusted(self) -> bool:
+        """Whether the listener has taken up the interceptor's CA, for which Triggers looks once a minute."""
+        pattern = self.send("mlflow", fresh("mlflow"))
+        time.sleep(1)
+        return bool(self.matching(pattern))
 
     def offline(self, kind: str, folder: Path) -> list[Any]:
         """What the offline mode makes of the event that was sent last."""
