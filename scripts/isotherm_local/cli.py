@@ -1,5 +1,4 @@
-"""The `isotherm` command: run Pipelines here, see what serves, roll back, send events, check the
-catalog.
+"""The `isotherm` command: run Pipelines here, see what serves, roll back, send events, check the catalog.
 
 Run, list and delete act on the local runner's records (build/local, or --state); status and rollback act on the cluster
 of the current kubeconfig and, where there is none, on the local target.
@@ -19,13 +18,6 @@ from isotherm_local.events import command as events
 
 ROOT = Path(__file__).resolve().parents[2]
 CANCELLED_EXIT = 130
-
-
-def _param(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not name=value")
-    return name, value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -195,7 +187,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="isotherm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    setting: dict[str, Any] = {"type": _param, "action": "append", "default": [], "metavar": "NAME=VALUE"}
+    setting: dict[str, Any] = {
+        "type": events.pair("name=value"),
+        "action": "append",
+        "default": [],
+        "metavar": "NAME=VALUE",
+    }
     setting["help"] = "set a param (an array as a,b or JSON)"
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     place = argparse.ArgumentParser(add_help=False)

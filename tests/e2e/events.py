@@ -64,7 +64,7 @@ class Events(Space):
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
         self.target.kubectl("apply", "-k", str(folder))
         self.apply([self.secret(name) for name in self.keys])
-        eventually(lambda: self.ready() == {True}, 180, every=1)
+        eventually(self.ready, 180, every=1)
         self.addresses = {one: self.get("service", f"el-{one}")["spec"]["clusterIP"] for one in LISTENERS}
         eventually(self.trusted, 120, every=3)
 
@@ -91,13 +91,12 @@ class Events(Space):
             data["token"] = self.keys[name]["current"]
         return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
 
-    def ready(self) -> set[bool]:
-        """Whether each Deployment has its pods ready."""
+    def ready(self) -> bool:
+        """Whether every Deployment is there and has its pod ready."""
         items = self.get("deployments")["items"]
-        names = {item["metadata"]["name"] for item in items}
         wanted = {"event-interceptor", *(f"el-{one}" for one in LISTENERS)}
-        return {item["status"].get("readyReplicas", 0) == 1 for item in items} | (
-            {True} if names >= wanted else {False}
+        return {item["metadata"]["name"] for item in items} >= wanted and all(
+            item["status"].get("readyReplicas", 0) == 1 for item in items
         )
 
     def send(self, kind: str, changes: Sequence[Change] = (), *, key: str = "current", secret: str = "") -> str:

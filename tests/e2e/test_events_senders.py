@@ -113,7 +113,7 @@ def test_a_prometheus_rule_starts_one_retraining_though_its_alert_repeats(
         return next((one for one in found if one["labels"]["alertname"] == "PinnDriftHigh"), None)
 
     fingerprint = eventually(alert, 60)["fingerprint"]
-    new = eventually(lambda: set(events.runs()) - before, 60)
+    eventually(lambda: set(events.runs()) - before, 60)
     sent = sends(lab)
     eventually(lambda: sends(lab) >= sent + 3, 60)  # repeated meanwhile
     new = set(events.runs()) - before

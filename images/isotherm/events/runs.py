@@ -21,7 +21,7 @@ _LEFT_OVER = re.compile(r"\$\((tt\.|uid\))")
 class Wanted:
     """A run to create: its key, and what the template gets and must show for it.
 
-    `number` counts the runs for one key, where those before were not admitted.
+    `name` is that of a later run for the key, where those before were not admitted; empty, the key itself.
     """
 
     key: str

@@ -13,7 +13,9 @@ from isotherm_local.events import payloads
 _WAIT_SECONDS = 30.0
 
 
-def _pair(what: str) -> Any:
+def pair(what: str) -> Any:
+    """Make the reader of an option's `NAME=VALUE`; `what` says its form where it has another."""
+
     def read(text: str) -> tuple[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name:
@@ -40,7 +42,7 @@ def add(commands: Any, place: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--set",
         dest="sets",
-        type=_pair("NAME=VALUE"),
+        type=pair("NAME=VALUE"),
         action="append",
         default=[],
         metavar="NAME=VALUE",
@@ -72,7 +74,7 @@ def _add_targets(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--interceptor",
         dest="interceptors",
-        type=_pair("NAME=URL"),
+        type=pair("NAME=URL"),
         action="append",
         default=[],
         metavar="NAME=URL",

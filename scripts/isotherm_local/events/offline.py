@@ -60,12 +60,10 @@ def program() -> Path:
 
 
 def _rendered(folder: Path) -> str:
-    command = gotools.kustomize(ROOT / "scripts" / "schemas")
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        why = " ".join(done.stderr.split())[-400:] or "no message"
-        raise tekton.BadInput(f"{folder} does not render ({why})", remedy="make `kustomize build` succeed there")
-    return done.stdout
+    text, refusal = gotools.render(gotools.kustomize(ROOT / "scripts" / "schemas"), folder)
+    if refusal:
+        raise tekton.BadInput(f"{folder} does not render ({refusal})", remedy="make `kustomize build` succeed there")
+    return text
 
 
 def _sources(place: Path, into: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isotherm import tekton
+from isotherm import contract, tekton
 
 ROOT = Path(__file__).resolve().parents[3]
 RECORDED = ROOT / "triggers" / "payloads"
@@ -161,20 +161,22 @@ _COMPACT: Mapping[str, Any] = {"separators": (",", ":"), "ensure_ascii": False}
 _INDENTED: Mapping[str, Any] = {"indent": 2, "ensure_ascii": False}
 _ALERTS = _bearer("Alertmanager/0.28.1"), _alert_name, _COMPACT
 SENDERS: Mapping[str, Sender] = {
-    "github": Sender("a push to GitHub", "git", _github, _push_name, _COMPACT),
-    "gitlab": Sender("a push to GitLab", "git", _gitlab, _push_name, _COMPACT),
-    "gitea": Sender("a push to Gitea or Forgejo", "git", _gitea, _push_name, _INDENTED),
-    "alertmanager": Sender("a firing alert of Alertmanager", "alert", *_ALERTS, bearer=True),
-    "grafana": Sender("a firing alert of Grafana", "alert", _bearer("Grafana"), _alert_name, _COMPACT, bearer=True),
-    "mlflow": Sender("an alias set in MLflow's registry", "registry", _mlflow, _registry_name, {}),
+    "github": Sender("a push to GitHub", contract.EVENT_GIT, _github, _push_name, _COMPACT),
+    "gitlab": Sender("a push to GitLab", contract.EVENT_GIT, _gitlab, _push_name, _COMPACT),
+    "gitea": Sender("a push to Gitea or Forgejo", contract.EVENT_GIT, _gitea, _push_name, _INDENTED),
+    "alertmanager": Sender("a firing alert of Alertmanager", contract.EVENT_ALERT, *_ALERTS, bearer=True),
+    "grafana": Sender(
+        "a firing alert of Grafana", contract.EVENT_ALERT, _bearer("Grafana"), _alert_name, _COMPACT, bearer=True
+    ),
+    "mlflow": Sender("an alias set in MLflow's registry", contract.EVENT_REGISTRY, _mlflow, _registry_name, {}),
     "lakefs-merge": Sender(
-        "a merge in lakeFS", "lakefs", _bearer("lakeFS Webhooks/0.1"), _lakefs_name, _COMPACT, bearer=True
+        "a merge in lakeFS", contract.EVENT_LAKEFS, _bearer("lakeFS Webhooks/0.1"), _lakefs_name, _COMPACT, bearer=True
     ),
     "lakefs-commit": Sender(
-        "a commit in lakeFS", "lakefs", _bearer("lakeFS Webhooks/0.1"), _lakefs_name, _COMPACT, bearer=True
+        "a commit in lakeFS", contract.EVENT_LAKEFS, _bearer("lakeFS Webhooks/0.1"), _lakefs_name, _COMPACT, bearer=True
     ),
     "schedule": Sender(
-        "the clock's call", "schedule", _bearer("isotherm-schedule"), _schedule_name, _COMPACT, bearer=True
+        "the clock's call", contract.EVENT_SCHEDULE, _bearer("isotherm-schedule"), _schedule_name, _COMPACT, bearer=True
     ),
 }
 

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -129,3 +130,9 @@ def kustomize(module: Path) -> list[str]:
         if kubectl is None:
             raise
         return [kubectl, "kustomize"]
+
+
+def render(command: Sequence[str], folder: Path) -> tuple[str, str]:
+    """Render a kustomization with `kustomize`'s command; return its YAML and, where it refuses, what it says."""
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
+    return (done.stdout, "") if done.returncode == 0 else ("", " ".join(done.stderr.split())[-400:] or "no message")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -24,8 +23,7 @@ CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding"}
 
 @cache
 def _rendered(command: tuple[str, ...], folder: Path, stamp: float) -> tuple[str, str]:  # noqa: ARG001 (part of the cache's key)
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
-    return (done.stdout, "") if done.returncode == 0 else ("", " ".join(done.stderr.split())[-400:] or "no message")
+    return gotools.render(command, folder)
 
 
 def render(catalog: Catalog, folder: str) -> tuple[str, str]:
