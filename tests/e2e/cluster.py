@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 from lab import git, golang, mlflow, routes, secrets, storage
 from lab.part import CHECKOUT, Lab, Object
-from waiting import eventually
 
 BUILD = CHECKOUT / "build" / "e2e"
 RUNS = {
@@ -198,14 +197,13 @@ class Space:
 
     def wait(self, name: str, seconds: float = RUN_SECONDS) -> Finished:
         """Wait for the end of a PipelineRun."""
-
-        def ended() -> Object | None:
-            run = self.get("pipelinerun", name)
-            conditions = run.get("status", {}).get("conditions", [])
-            return run if run.get("status", {}).get("completionTime") and conditions else None
-
-        run = eventually(ended, seconds)
+        run = self.completed("pipelinerun", name, seconds)
         return Finished(run, self.task_runs(name))
+
+    def completed(self, kind: str, name: str, seconds: float) -> Object:
+        """Wait by one watch until a run has ended, and return it: polling kubectl takes a core from the node."""
+        self.kubectl("wait", f"{kind}/{name}", "--for=jsonpath={.status.completionTime}", f"--timeout={seconds:.0f}s")
+        return self.get(kind, name)
 
     def task_runs(self, name: str) -> list[Object]:
         """TaskRuns of a PipelineRun, oldest first."""

@@ -110,7 +110,7 @@ def test_the_reconciler_makes_the_run_of_a_lost_push(events: Events) -> None:
 def reconcile(events: Events, name: str) -> None:
     """One pass of the CronJob."""
     events.kubectl("create", "job", name, "--from=cronjob/event-reconcile")
-    eventually(lambda: events.get("job", name)["status"].get("succeeded"), 90, every=1)
+    events.kubectl("wait", f"job/{name}", "--for=condition=complete", "--timeout=90s")
 
 
 def test_the_clock_makes_its_run_and_says_so(events: Events) -> None:
@@ -118,7 +118,7 @@ def test_the_clock_makes_its_run_and_says_so(events: Events) -> None:
     job = yaml.safe_load(events.kubectl("create", "job", "event-schedule-29400000", "--from=cronjob/event-schedule",
                                         "--dry-run=client", "-o", "yaml"))  # fmt: skip
     events.apply([job])
-    eventually(lambda: events.get("job", "event-schedule-29400000")["status"].get("succeeded"), 90, every=1)
+    events.kubectl("wait", "job/event-schedule-29400000", "--for=condition=complete", "--timeout=90s")
     assert [name for name in events.runs() if name.startswith("schedule-inverse-heat-pinn-20251124")]
 
 

@@ -22,7 +22,7 @@ def running(catalog: Catalog, run: str, task: str) -> dict:
                     return item
         return None
 
-    return eventually(found, 120)
+    return eventually(found, 120, every=0.5)
 
 
 def test_a_failing_task_fails_the_run_with_its_cause_and_finally_still_reports(

@@ -147,12 +147,7 @@ def run_on_cluster(space: Space, example: Example, module: Path, number: int) ->
         space.apply(others)
     space.kubectl("create", "-f", "-", stdin=yaml.safe_dump(run))
     kind, name = run["kind"].lower(), run["metadata"]["name"]
-
-    def ended() -> Object | None:
-        found = space.get(kind, name)
-        return found if found.get("status", {}).get("completionTime") else None
-
-    finished = eventually(ended, 240, every=1.0)
+    finished = space.completed(kind, name, 240)
     return from_tekton(finished, space.task_runs(name) if kind == "pipelinerun" else ())
 
 

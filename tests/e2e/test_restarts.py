@@ -88,7 +88,7 @@ def test_a_part_that_dies_leaves_a_run_that_converges_with_nothing_doubled(
     case = CASES[part]
     # A slightly worse model may take over: which one is better is not what is tried here.
     name = catalog.run(f"without-{part}", seed=case.seed, min_improvement="-1", **OTHER_PARAMS)
-    eventually(lambda: started(catalog, name, case.task), 180, every=0.2)
+    eventually(lambda: started(catalog, name, case.task), 180, every=0.5)
     case.act(catalog)
     ended = catalog.wait(name)
     assert ended.succeeded, (ended.condition, ended.states())

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from waiting import eventually
 
 from e2e.cluster import Finished, Object
 from e2e.conftest import Catalog
@@ -65,13 +64,7 @@ def task_run(catalog: Catalog, first: Finished, task: str, changes: dict[str, An
     run = {"apiVersion": "tekton.dev/v1", "kind": "TaskRun", "metadata": {"name": name}, "spec": spec}
     catalog.kubectl("delete", "taskrun", name, "--ignore-not-found")
     catalog.kubectl("create", "-f", "-", stdin=yaml.safe_dump(run))
-    ended = eventually(lambda: _ended(catalog, name), 300)
-    return dict(ended)
-
-
-def _ended(catalog: Catalog, name: str) -> Object | None:
-    run = catalog.get("taskrun", name)
-    return run if run.get("status", {}).get("completionTime") else None
+    return catalog.completed("taskrun", name, 300)
 
 
 @pytest.mark.parametrize("task", CASES)
