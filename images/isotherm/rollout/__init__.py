@@ -1,0 +1,1 @@
+"""Judging a canary by its traffic: pure functions on counts, without I/O."""
