@@ -58,19 +58,26 @@ def full(name: str) -> str:
     return name if re.search(r"[:@]", name.rpartition("/")[2]) else f"{name}:latest"
 
 
+def _archives(lab: Lab) -> Path:
+    return lab.cache / "archives"
+
+
 def _figures(lab: Lab) -> Path:
     return lab.folder("archives") / "images.json"
 
 
-def start(lab: Lab) -> None:
-    """Build what changed (minutes when everything did), import what containerd lacks."""
-    folder = lab.cache / "archives"
-    command = [sys.executable, "-m", "isotherm_local.images", "--lab", "--archives", str(folder)]
+def build(lab: Lab) -> None:
+    """Build what changed (minutes when everything did)."""
+    command = [sys.executable, "-m", "isotherm_local.images", "--lab", "--archives", str(_archives(lab))]
     command += ["--json", str(_figures(lab))]
     with lab.log("images").open("ab") as log:
         if subprocess.run(command, cwd=CHECKOUT, stdout=log, stderr=subprocess.STDOUT, check=False).returncode:
             raise LabError("the images could not be built")
-    have = images.present()
+
+
+def start(lab: Lab) -> None:
+    """Import what containerd lacks of the images that are built."""
+    folder, have = _archives(lab), images.present()
     for image in json.loads(_figures(lab).read_text()):
         name, digest = image["reference"], image["digest"]
         pinned = f"{name.rpartition(':')[0]}@{digest}"
@@ -97,6 +104,6 @@ def pinned(lab: Lab) -> dict[str, str]:
 
 
 PART = Part(
-    "catalog-images", start, ready, needs=("containerd",), log="images", seconds=1800,
+    "catalog-images", start, ready, early=build, needs=("containerd",), log="images",
     packages={"buildah": "buildah", "skopeo": "skopeo", "debootstrap": "debootstrap"},
 )  # fmt: skip

@@ -107,6 +107,13 @@ def built(lab: Lab, names: Sequence[str]) -> list[str]:
     return [n for n in names if all(binary(lab, n, program).exists() for program in TABLE[n].programs)]
 
 
+def fetch(name: str) -> None:
+    """Download what a module's programs need, and no more: `go mod download` would take its tests' needs as well."""
+    module = TABLE[name]
+    arguments = ["list", "-deps", f"-tags={module.tags}", "-f={{.Name}}", *module.programs.values()]
+    _go(name, *arguments, env={"CGO_ENABLED": str(int(module.cgo))})
+
+
 def build(lab: Lab, name: str) -> None:
     """Build a module's programs into the cache; nothing to do where they are there."""
     module, place = TABLE[name], binary(lab, name, "x").parent

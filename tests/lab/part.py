@@ -135,7 +135,8 @@ def nothing(_: Lab) -> None:
 class Part:
     """One part: `start` may be called again at any time; `ready` only looks, and says "" or what is missing.
 
-    `finish` makes what only a part that is ready can take; it too may be called again.
+    `finish` makes what only a part that is ready can take; it too may be called again. `early` is done while programs
+    are built, before any part starts: downloads and builds of its own.
 
     `binaries` maps Go modules (folders of `modules/`) to the programs that `start` finds with `golang.binary`.
     """
@@ -145,6 +146,7 @@ class Part:
     ready: Callable[[Lab], str]
     stop: Callable[[Lab], None] = nothing
     finish: Callable[[Lab], None] = nothing
+    early: Callable[[Lab], None] = nothing
     needs: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)  # program -> Debian package that has it
