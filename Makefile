@@ -4,7 +4,7 @@ DEV := .venv/dev/bin
 LOCAL := .venv/local/bin
 LAB := PYTHONPATH=tests:scripts:images $(DEV)/python -m lab
 
-.PHONY: help demo demo-stop test lint images test-images lab lab-down lab-status e2e e2e-core bench-local bench-lab setup lock clean
+.PHONY: help demo demo-stop test lint images test-images lab lab-down lab-status e2e e2e-core bench-local bench-lab bench-events setup lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -59,6 +59,11 @@ bench-lab:  ## Measure every bar of the lab and write build/bench/lab.json (two 
 	@$(PYTHON) scripts/setup.py test
 	@$(LAB) up
 	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/bench_lab.py $(ONLY)
+
+bench-events:  ## Measure every bar of the events on the lab and write build/bench/events.json (half an hour; ONLY="pushes load")
+	@$(PYTHON) scripts/setup.py test
+	@$(LAB) up
+	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/bench_events.py $(ONLY)
 
 setup:  ## Make the environments only
 	@$(PYTHON) scripts/setup.py test

@@ -311,6 +311,7 @@ GO_MUTANTS = [
     Mutant("overlay-namespace", DEV, "namespace: isotherm-dev", "namespace: default"),
     Mutant("overlay-digest", PROD, "  - name: isotherm/ops\n", "  - name: isotherm/op\n"),
     Mutant("overlay-digest", PROD, "  - name: isotherm/pinn-api\n", "  - name: isotherm/api\n"),
+    Mutant("overlay-digest", PROD, "  - name: isotherm/front-door\n", "  - name: isotherm/door\n"),
     Mutant("overlay-image-ref", DEV, "  - ../components/image-ref\n", ""),
     Mutant(
         "overlay-image-ref",

@@ -130,7 +130,9 @@ def test_with_openshifts_builds_every_step_and_the_predictor_take_what_was_built
     objects = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(done.stdout)}
     built = {item["spec"]["output"]["to"]["name"] for (kind, _), item in objects.items() if kind == "BuildConfig"}
     steps = [item["spec"]["steps"][0] for (kind, _), item in objects.items() if kind == "Task"]
-    assert {step["image"] for step in steps} | {default(objects, "predictor-image")} == built
+    pods = [item["spec"]["template"]["spec"] for (kind, _), item in objects.items() if kind == "Deployment"]
+    running = {container["image"] for pod in pods for container in pod["containers"]}
+    assert {step["image"] for step in steps} | {default(objects, "predictor-image")} | running == built
     assert all({"name": "IMAGE_REF", "value": step["image"]} in step["env"] for step in steps)
 
 

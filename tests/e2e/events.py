@@ -24,6 +24,7 @@ from isotherm_local.events import offline, payloads
 
 NAMESPACE = "api-events"
 LISTENERS = ("git", "alerts", "registry", "lakefs", "schedule")
+PUBLIC, INSIDE = 8081, 8080  # the front door's ports
 SENDERS = {
     "github": ("git", "webhook-git"),
     "gitlab": ("git", "webhook-git"),
@@ -65,7 +66,7 @@ class Events(Space):
         self.target.kubectl("apply", "-k", str(folder))
         self.apply([self.secret(name) for name in self.keys])
         eventually(self.ready, 180, every=1)
-        self.addresses = {one: self.get("service", f"el-{one}")["spec"]["clusterIP"] for one in LISTENERS}
+        self.door = self.get("service", "event-front-door")["spec"]["clusterIP"]
         eventually(self.trusted, 120, every=3)
 
     def trusted(self) -> bool:
@@ -94,23 +95,28 @@ class Events(Space):
     def ready(self) -> bool:
         """Whether every Deployment is there and has its pod ready."""
         items = self.get("deployments")["items"]
-        wanted = {"event-interceptor", *(f"el-{one}" for one in LISTENERS)}
+        wanted = {"event-interceptor", "event-front-door", *(f"el-{one}" for one in LISTENERS)}
         return {item["metadata"]["name"] for item in items} >= wanted and all(
             item["status"].get("readyReplicas", 0) == 1 for item in items
         )
 
     def send(self, kind: str, changes: Sequence[Change] = (), *, key: str = "current", secret: str = "") -> str:
         """Send a recorded payload; returns the name that its run is to have."""
-        listener, holder = SENDERS[kind]
+        _, holder = SENDERS[kind]
         body = payloads.changed(payloads.recorded(kind), changes)
         given = (secret or self.keys[holder][key]).encode()
         request = payloads.request(kind, body, given)
-        url = f"http://{self.addresses[listener]}:8080"
         self.sent = request
-        answer = httpx.post(url, content=request.body, headers=dict(request.headers), timeout=10)
+        answer = httpx.post(self.url(kind), content=request.body, headers=dict(request.headers), timeout=10)
         assert answer.status_code == httpx.codes.ACCEPTED
         pattern = payloads.names(kind, body)
         return pattern.pattern if pattern else ""
+
+    def url(self, kind: str) -> str:
+        """Where its sender sends an event: forges and Grafana come from outside the cluster."""
+        listener, _ = SENDERS[kind]
+        path = kind if kind == "grafana" else listener
+        return f"http://{self.door}:{PUBLIC if path in ('git', 'grafana') else INSIDE}/{path}"
 
     def runs(self) -> dict[str, Any]:
         """PipelineRuns by name."""
@@ -119,6 +125,35 @@ class Events(Space):
     def matching(self, pattern: str) -> list[str]:
         """Names of the runs that are called so."""
         return [name for name in self.runs() if re.fullmatch(pattern, name)]
+
+    def alertmanager(self, *, group_by: list[str], repeat_interval: str) -> str:
+        """Alertmanager's configuration that sends what asks for a retraining to the listener."""
+        http = {"authorization": {"type": "Bearer", "credentials": self.keys["webhook-alerts"]["current"]}}
+        webhook = {"url": self.url("alertmanager"), "send_resolved": True, "http_config": http}
+        route = {
+            "receiver": "nobody", "group_by": group_by, "group_wait": "1s", "group_interval": "1s",
+            "repeat_interval": repeat_interval, "routes": [{"receiver": "retrain", "matchers": ['retrain="true"']}],
+        }  # fmt: skip
+        receivers = [{"name": "nobody"}, {"name": "retrain", "webhook_configs": [webhook]}]
+        return yaml.safe_dump({"route": route, "receivers": receivers})
+
+    def compare(self, sources: dict[str, Any]) -> None:
+        """Tell the reconciler what to compare."""
+        data = {"data": {"sources.yaml": yaml.safe_dump(sources)}}
+        self.kubectl("patch", "configmap", "event-sources", "--type=merge", "-p", json.dumps(data))
+
+    def reconcile(self, name: str) -> str:
+        """One pass of the CronJob; returns what it printed."""
+        self.kubectl("create", "job", name, "--from=cronjob/event-reconcile")
+        self.kubectl("wait", f"job/{name}", "--for=condition=complete", "--timeout=300s")
+        return self.kubectl("logs", f"job/{name}")
+
+
+def watch(url: str) -> dict[str, str]:
+    """The branch of a repository of measurements, as the reconciler's configuration has it."""
+    return {
+        "watch": "measurements", "repo-url": url, "branch": "main", "path": "data/heatinv", "template": "train-on-data",
+    }  # fmt: skip
 
 
 def fresh(kind: str) -> list[Change]:

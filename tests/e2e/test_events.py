@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from waiting import eventually
 from e2e import measurements
 from e2e.cluster import Finished
 from e2e.conftest import Catalog
-from e2e.events import SENDERS, Events, fresh
+from e2e.events import SENDERS, Events, fresh, watch
 from isotherm import contract
 from isotherm_local.events import payloads
 
@@ -91,26 +90,17 @@ def test_the_reconciler_makes_the_run_of_a_lost_push(events: Events) -> None:
     """A listener that is away loses what a forge never sends again; the CronJob's next pass finds it."""
     origin = measurements.repository(events.target)
     first = measurements.publish(events.target, "heatinv", 1000, 1)
-    config = {"git": [{"watch": "measurements", "repo-url": origin, "branch": "main", "path": "data/heatinv",
-                       "template": "train-on-data"}]}  # fmt: skip
-    data = {"data": {"sources.yaml": yaml.safe_dump(config)}}
-    events.kubectl("patch", "configmap", "event-sources", "--type=merge", "-p", json.dumps(data))
-    reconcile(events, "pass-1")
+    events.compare({"git": [watch(origin)]})
+    events.reconcile("pass-1")
     lost = measurements.publish(events.target, "heatinv", 1100, 7)
     assert lost != first
-    reconcile(events, "pass-2")
+    events.reconcile("pass-2")
     name = f"data-measurements-{lost[:12]}"
     assert name in events.runs()
     events.send("github", [("after", lost)])
     count = len(events.runs())
-    reconcile(events, "pass-3")
+    events.reconcile("pass-3")
     assert len(events.runs()) == count
-
-
-def reconcile(events: Events, name: str) -> None:
-    """One pass of the CronJob."""
-    events.kubectl("create", "job", name, "--from=cronjob/event-reconcile")
-    events.kubectl("wait", f"job/{name}", "--for=condition=complete", "--timeout=90s")
 
 
 def test_the_clock_makes_its_run_and_says_so(events: Events) -> None:

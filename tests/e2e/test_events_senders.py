@@ -1,4 +1,4 @@
-"""Events from the real senders of the lab: a git push to Gitea, a Prometheus rule through Alertmanager."""
+"""Events from the real senders of the lab: a push to Gitea, a rule of Prometheus through Alertmanager, MLflow."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from lab.part import Lab
 from lab.secrets import read as lab_secrets
 from waiting import eventually
 
+from e2e.cluster import Finished
+from e2e.conftest import MODEL, Catalog
 from e2e.events import Events
 
 
@@ -51,7 +53,7 @@ def test_a_push_to_gitea_starts_its_run(events: Events, gitea: httpx.Client, tmp
     gitea.post("/user/repos", json={"name": name, "default_branch": "main"}).raise_for_status()
     hook = {
         "type": "gitea", "active": True, "events": ["push"], "branch_filter": "*",
-        "config": {"url": f"http://{events.addresses['git']}:8080", "content_type": "json",
+        "config": {"url": events.url("gitea"), "content_type": "json",
                    "secret": events.keys["webhook-git"]["current"]},
     }  # fmt: skip
     gitea.post(f"/repos/{forge.ADMIN}/{name}/hooks", json=hook).raise_for_status()
@@ -70,19 +72,32 @@ def test_a_push_to_gitea_starts_its_run(events: Events, gitea: httpx.Client, tmp
     assert not {f"data-measurements-{sha[:12]}" for sha in (pushed[0], pushed[2])} & set(events.runs())
 
 
+def test_an_alias_given_in_mlflow_starts_its_deployment(
+    lab: Lab, events: Events, catalog: Catalog, first: Finished
+) -> None:
+    """The champion gets its alias once more, so that nothing changes but for the event; another alias makes no run."""
+    client, version = catalog.registry(), catalog.champion().version
+    hook = client.create_webhook(
+        name=f"e2e-{secrets.token_hex(4)}", url=events.url("mlflow"), events=["model_version_alias.created"],
+        secret=events.keys["webhook-mlflow"]["current"],
+    )  # fmt: skip
+    try:
+        before = set(events.runs())
+        client.set_registered_model_alias(MODEL, "e2e", version)
+        client.set_registered_model_alias(MODEL, "champion", version)
+        new = eventually(lambda: set(events.runs()) - before, 60, every=1)
+        assert new == {f"deploy-{MODEL}-v{version}"}
+    finally:
+        client.delete_webhook(hook.webhook_id)
+        client.delete_registered_model_alias(MODEL, "e2e")
+
+
 @pytest.fixture
 def alerting(lab: Lab, events: Events) -> Iterator[Path]:
     """Alertmanager that sends what asks for a retraining to the listener; gives Prometheus' folder of rules."""
     config, rules = lab.folder("etc") / "alertmanager.yaml", lab.folder("rules")
     before = config.read_text()
-    http = {"authorization": {"type": "Bearer", "credentials": events.keys["webhook-alerts"]["current"]}}
-    webhook = {"url": f"http://{events.addresses['alerts']}:8080", "send_resolved": True, "http_config": http}
-    route = {
-        "receiver": "nobody", "group_by": ["alertname", "model"], "group_wait": "1s", "group_interval": "1s",
-        "repeat_interval": "2s", "routes": [{"receiver": "retrain", "matchers": ['retrain="true"']}],
-    }  # fmt: skip
-    receivers = [{"name": "nobody"}, {"name": "retrain", "webhook_configs": [webhook]}]
-    config.write_text(yaml.safe_dump({"route": route, "receivers": receivers}))
+    config.write_text(events.alertmanager(group_by=["alertname", "model"], repeat_interval="2s"))
     reload(lab, "alertmanager")
     yield rules
     (rules / "drift.yaml").unlink(missing_ok=True)

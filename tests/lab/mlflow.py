@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from base64 import urlsafe_b64encode
 
 from lab import daemons, secrets, storage
 from lab.dns import external
@@ -26,6 +27,11 @@ def start(lab: Lab) -> None:
         "MLFLOW_S3_ENDPOINT_URL": storage.S3_URL,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # Its webhooks go to a listener in the cluster, over http, and must not work with a list of a minute ago.
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": urlsafe_b64encode(keys["mlflow-webhooks"].encode()).decode(),
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_CACHE_TTL": "1",
         "AWS_ACCESS_KEY_ID": keys["s3-access"],
         "AWS_SECRET_ACCESS_KEY": keys["s3-secret"],
         "AWS_DEFAULT_REGION": storage.REGION,

@@ -7,7 +7,7 @@ import secrets
 
 from lab.part import Lab
 
-NAMES = ("s3-access", "s3-secret", "postgres", "gitea")
+NAMES = ("s3-access", "s3-secret", "postgres", "gitea", "mlflow-webhooks")
 
 
 def make(lab: Lab) -> None:

@@ -56,3 +56,12 @@ def test_each_recorded_event_makes_one_run_under_its_name(kind: str, interceptor
 @pytest.mark.parametrize("kind", LISTENERS)
 def test_another_secret_makes_none(kind: str, interceptor: str) -> None:
     assert not judged(kind, interceptor, secret=secrets.token_hex(16)).created
+
+
+@pytest.mark.parametrize(("file", "made"), [("images/ops/Containerfile", 1), ("docs/events.md", 0)])
+def test_a_push_that_touches_images_builds_them_and_another_does_not(file: str, made: int) -> None:
+    sha = secrets.token_hex(20)
+    body = payloads.changed(payloads.recorded("github"), [("after", sha), ("commits.0.modified:", f'["{file}"]')])
+    request = payloads.request("github", body, SECRET.encode())
+    report = offline.replay(request, "git", [ROOT / "overlays/build"], assumed=SECRET.encode())
+    assert [run["metadata"]["name"] for run in report.created] == [keys.code_push("isotherm", sha)] * made

@@ -99,7 +99,9 @@ def test_commit_is_dirty_only_where_the_image_is(family: families.Family) -> Non
 def test_names_are_those_that_containerd_keeps_for_the_tasks() -> None:
     chosen = families.choose(ROOT, [], with_lab=False, cuda=False)
     names = {one.reference(families.version(ROOT)) for one in chosen}
-    assert names == {f"docker.io/isotherm/{name}:0.1.0" for name in ("data", "ops", "pinn-api", "pinn-trainer")}
+    assert names == {
+        f"docker.io/isotherm/{name}:0.1.0" for name in ("data", "front-door", "ops", "pinn-api", "pinn-trainer")
+    }
     gpu = families.choose(ROOT, ["pinn-trainer", "ops"], with_lab=False, cuda=True)
     assert [one.reference("1.0").rpartition("/")[2] for one in gpu] == ["pinn-trainer:1.0-cuda", "ops:1.0"]
     with pytest.raises(tekton.BadInput, match="no image is called 'oops'"):

@@ -65,11 +65,15 @@ class Watch(_Part):
 
 
 class Alerts(_Part):
-    """The Alertmanager whose alerts with label `retrain` ask for trainings of these models."""
+    """An Alertmanager whose alerts with label `retrain` ask for trainings of these models.
+
+    Grafana's own has the same API under URL/api/alertmanager/grafana, for a service account's token.
+    """
 
     alertmanager_url: Url
     template: str
     models: list[ModelName]
+    token_file: str = ""
 
 
 class Deployed(_Part):
@@ -94,7 +98,7 @@ class Config(_Part):
     """All sources; each may be left out."""
 
     git: list[Watch] = []
-    alerts: Alerts | None = None
+    alerts: list[Alerts] = []
     registry: Registry | None = None
 
 

@@ -22,9 +22,8 @@ def sources(wanted: config.Config, scratch: Path) -> Iterator[tuple[str, Pass]]:
     """Name every source with what compares it: each watch, the alerts, each model of the registry."""
     for watch in wanted.git:
         yield f"git {watch.watch}", lambda runs, watch=watch: reconcile_git.reconcile(runs, watch, scratch)  # type: ignore[misc]
-    if wanted.alerts:
-        alerts = wanted.alerts
-        yield "alerts", lambda runs: reconcile_alerts.reconcile(runs, alerts)
+    for alerts in wanted.alerts:
+        yield f"alerts {alerts.alertmanager_url}", lambda runs, alerts=alerts: reconcile_alerts.reconcile(runs, alerts)  # type: ignore[misc]
     if wanted.registry:
         registry = wanted.registry
         yield "registry", lambda runs: reconcile_registry.reconcile(runs, registry)

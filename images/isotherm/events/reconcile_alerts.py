@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -33,7 +34,7 @@ class _Alert(BaseModel):
 _ALERTS = TypeAdapter(list[_Alert])
 
 
-def firing(url: str) -> list[_Alert]:
+def firing(url: str, token: str = "") -> list[_Alert]:
     """Ask Alertmanager. Raises `tekton.Unavailable` where it does not answer, or not as Alertmanager does."""
     import httpx
 
@@ -42,7 +43,8 @@ def firing(url: str) -> list[_Alert]:
         "filter": f'{contract.LABEL_RETRAIN}="true"',
     }  # fmt: skip
     try:
-        answer = httpx.get(f"{url.rstrip('/')}/api/v2/alerts", params=query, timeout=TIMEOUT_SECONDS)
+        address, headers = f"{url.rstrip('/')}/api/v2/alerts", {"Authorization": f"Bearer {token}"} if token else {}
+        answer = httpx.get(address, params=query, headers=headers, timeout=TIMEOUT_SECONDS)
         answer.raise_for_status()
         return _ALERTS.validate_json(answer.content)
     except (httpx.HTTPError, httpx.InvalidURL, ValidationError) as error:
@@ -55,7 +57,7 @@ def firing(url: str) -> list[_Alert]:
 def reconcile(runs: Runs, source: Alerts, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
     """Create what the firing alerts lack; an alert that cannot be used is told and keeps none of the others."""
     problems = []
-    for alert in firing(source.alertmanager_url):
+    for alert in firing(source.alertmanager_url, _token(source)):
         model = alert.labels.get("model", "")
         if model not in source.models or alert.labels.get(contract.LABEL_RETRAIN) != "true":
             continue
@@ -65,6 +67,18 @@ def reconcile(runs: Runs, source: Alerts, now: Callable[[], datetime] = lambda: 
             problems.append(error.what)
     if problems:
         raise tekton.BadInput(f"alerts that cannot be used: {'; '.join(problems)}", remedy="look at their rules")
+
+
+def _token(source: Alerts) -> str:
+    if not source.token_file:
+        return ""
+    try:
+        return Path(source.token_file).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise tekton.BadInput(
+            f"the token for {source.alertmanager_url} cannot be read from {source.token_file}",
+            remedy="mount a Secret with it (event-sources), or take the source out",
+        ) from error
 
 
 def _one(runs: Runs, template: str, model: str, alert: _Alert, now: datetime) -> None:

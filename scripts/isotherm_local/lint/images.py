@@ -68,7 +68,9 @@ def image_copies(catalog: Catalog) -> Iterable[Place]:
             for source in copied(path):
                 if not (context / source).exists():
                     yield path, (), f"copies {source}, which is not there; correct it"
-            if folder == "images" and "PATH" not in _environment(list(instructions(path))):
+            found = list(instructions(path))
+            python = any("/opt/app" in rest for _, rest in found)
+            if folder == "images" and python and "PATH" not in _environment(found):
                 yield path, (), "sets no PATH; put /opt/app/bin first, Tasks start `python`"
 
 

@@ -51,10 +51,23 @@ def _steps(items: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield item["metadata"]["name"], step
 
 
+def _pod_images(item: dict[str, Any]) -> Iterator[str]:
+    """The images of a Deployment's or CronJob's pods; none of another kind."""
+    spec = item.get("spec") or {}
+    template = (spec.get("jobTemplate", {}).get("spec") or spec).get("template")
+    pod = template.get("spec", {}) if item["kind"] in ("Deployment", "CronJob") and template else {}
+    for container in [*pod.get("initContainers", ()), *pod.get("containers", ())]:
+        yield str(container["image"])
+
+
 @rule("render")
 def renders(catalog: Catalog) -> Iterable[Place]:
     """The root and every overlay render, and who reads the objects accepts them."""
-    for folder in (".", *(f"overlays/{name}" for name in (*OVERLAYS, "console")), "overlays/components/openshift"):
+    for folder in (
+        ".",
+        *(f"overlays/{name}" for name in (*OVERLAYS, "build", "console")),
+        "overlays/components/openshift",
+    ):
         place = read_document(catalog.root / folder / "kustomization.yaml")
         text, refusal = render(catalog, folder)
         if refusal:
@@ -124,12 +137,13 @@ def overlay_namespaces(catalog: Catalog) -> Iterable[Place]:
 
 @rule("overlay-digest")
 def overlay_digests(catalog: Catalog) -> Iterable[Place]:
-    """In production every image is pinned by digest: each step's and the predictor's."""
+    """In production every image is pinned by digest: each step's, each pod template's and the predictor's."""
     for name, doc, items in _overlays(catalog):
         if name not in PINNED:
             continue
         found = [(f"step of {task}", step["image"]) for task, step in _steps(items)]
         for item in items:
+            found += [(f"{item['kind']} {item['metadata']['name']}", image) for image in _pod_images(item)]
             if item["kind"] == "Pipeline":
                 found += [
                     (f"{p['name']} of {item['metadata']['name']}", p.get("default"))

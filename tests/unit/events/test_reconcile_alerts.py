@@ -6,9 +6,12 @@ import contextlib
 import itertools
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -167,3 +170,32 @@ def test_an_alertmanager_that_does_not_answer_is_unavailable(world: World) -> No
         world.url = url
         with pytest.raises(tekton.Unavailable, match="gave no usable answer"):
             world.reconcile()
+
+
+def test_a_source_with_a_token_is_asked_with_it_and_one_whose_token_is_missing_is_named(tmp_path: Path) -> None:
+    """As Grafana wants it; Alertmanager itself knows no tokens, so a server that only listens stands here."""
+    asked: list[str | None] = []
+
+    class Listening(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    file = tmp_path / "grafana"
+    with HTTPServer(("127.0.0.1", 0), Listening) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api/alertmanager/grafana"
+        source = config.Alerts.model_validate(
+            {"alertmanager-url": url, "template": "retrain", "models": ["plate"], "token-file": str(file)}
+        )
+        with pytest.raises(tekton.BadInput, match="cannot be read from"):
+            reconcile_alerts.reconcile(Runs(kube.Cluster(None, "nowhere")), source)
+        file.write_text("glsa_x\n")
+        reconcile_alerts.reconcile(Runs(kube.Cluster(None, "nowhere")), source)
+        server.shutdown()
+    assert asked == ["Bearer glsa_x"]
