@@ -11,13 +11,15 @@ NAMES = ("s3-access", "s3-secret", "postgres", "gitea", "mlflow-webhooks")
 
 
 def make(lab: Lab) -> None:
-    """Draw them, unless an earlier `up` did."""
+    """Draw them, unless an earlier `up` did; one that a newer lab needs as well is added."""
     file = lab.state / "secrets.json"
-    if not file.exists():
-        partial = file.with_suffix(".new")
-        partial.touch(0o600)
-        partial.write_text(json.dumps({name: secrets.token_hex(16) for name in NAMES}))
-        partial.replace(file)
+    known = read(lab) if file.exists() else {}
+    if set(NAMES) <= set(known):
+        return
+    partial = file.with_suffix(".new")
+    partial.touch(0o600)
+    partial.write_text(json.dumps({name: secrets.token_hex(16) for name in NAMES} | known))
+    partial.replace(file)
 
 
 def read(lab: Lab) -> dict[str, str]:
