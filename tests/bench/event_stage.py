@@ -138,11 +138,15 @@ class Sent:
         return {str(status): self.statuses.count(status) for status in sorted(set(self.statuses))}
 
 
+# One client for all: each of its own would spend its time on reading certificates.
+CLIENT = httpx.Client(limits=httpx.Limits(max_connections=200))
+
+
 def post(url: str, request: payloads.Request, sent: Sent, timeout: float = 30.0) -> None:
     """Send once, as a forge does: nothing is sent again."""
     began = time.monotonic()
     try:
-        answer = httpx.post(url, content=request.body, headers=dict(request.headers), timeout=timeout)
+        answer = CLIENT.post(url, content=request.body, headers=dict(request.headers), timeout=timeout)
         sent.statuses.append(answer.status_code)
     except httpx.HTTPError:
         sent.statuses.append(0)
