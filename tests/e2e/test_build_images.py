@@ -99,6 +99,11 @@ def builds(target: Target) -> Iterator[Space]:
             target.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
+def posted(door: str, request: payloads.Request) -> int:
+    headers = dict(request.headers)
+    return httpx.post(f"http://{door}:8081/git", content=request.body, headers=headers, timeout=10).status_code
+
+
 def test_a_push_to_the_code_builds_every_family_and_says_its_digest(builds: Space) -> None:
     secret = secrets.token_hex(16)
     metadata = {"name": "webhook-git"}
@@ -114,8 +119,8 @@ def test_a_push_to_the_code_builds_every_family_and_says_its_digest(builds: Spac
             payloads.recorded("github"), [("after", sha), ("commits.0.modified:", json.dumps([file]))]
         )
         request = payloads.request("github", body, secret.encode())
-        answer = httpx.post(f"http://{door}:8081/git", content=request.body, headers=dict(request.headers), timeout=10)
-        assert answer.status_code == httpx.codes.ACCEPTED
+        # A Service whose pods are ready takes a moment to be reached.
+        eventually(lambda request=request: posted(door, request) == httpx.codes.ACCEPTED, 20, every=1)
         sent[file] = keys.code_push("isotherm", sha)
     eventually(lambda: sent["images/ops/Containerfile"] in builds.kubectl("get", "pipelineruns", "-o", "name"), 30)
     ended = builds.wait(sent["images/ops/Containerfile"], 300)
