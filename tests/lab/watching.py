@@ -70,11 +70,11 @@ def start_prometheus(lab: Lab) -> None:
         "scrape_configs": [{"job_name": "pods", "file_sd_configs": [{"files": [str(found)]}]}],
     }
     config.write_text(yaml.safe_dump(settings))
-    # For seconds after a reload it knows no Alertmanager and drops what it has to say; by default it says it again after
-    # a minute.
     command = [
-        "prometheus", "--rules.alert.resend-delay=5s", f"--config.file={config}", f"--storage.tsdb.path={lab.folder('prometheus')}",
+        "prometheus", f"--config.file={config}", f"--storage.tsdb.path={lab.folder('prometheus')}",
         f"--web.listen-address={NODE_IP}:{PROMETHEUS_PORT}", "--storage.tsdb.retention.time=1d",
+        # For seconds after a reload it knows no Alertmanager and drops its alerts; it would repeat them in a minute.
+        "--rules.alert.resend-delay=5s",
     ]  # fmt: skip
     daemons.start(lab, "prometheus", command)
     lab.apply(external("prometheus", PROMETHEUS_PORT))
