@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from lab.part import CHECKOUT
+from waiting import eventually
 
 from e2e import measurements, reach
 from e2e.cluster import BUILD, Finished, Space, Target
@@ -84,9 +85,43 @@ WORKSPACES: dict[str, Any] = {
 }
 
 
+# Those that stop servers, and those that fill the node and empty the registry: nothing may be at work beside them.
+LAST = ("test_restarts.py", "test_overlays.py")
+CATALOG, APART = "catalog", "apart"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Staging and production come last: they share the registry with development, and empty it to be first in it."""
-    items.sort(key=lambda item: item.path.name == "test_overlays.py")
+    """Two lanes for `-n 2 --dist loadgroup`: what needs the catalog, and what has namespaces of its own."""
+    items.sort(key=lambda item: LAST.index(item.path.name) if item.path.name in LAST else -1)
+    for item in items:
+        lane = CATALOG if "catalog" in getattr(item, "fixturenames", ()) else APART
+        item.add_marker(pytest.mark.xdist_group(lane))
+
+
+@pytest.fixture(scope="session")
+def alone(request: pytest.FixtureRequest) -> None:
+    """Wait until the other lane has ended."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        others = {item.nodeid for item in request.session.items if "catalog" not in getattr(item, "fixturenames", ())}
+        eventually(lambda: others <= set(ENDED.read_text().splitlines()), 1800, every=2)
+
+
+ENDED = BUILD / "ended"  # tests of the other lane, one a line
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Forget what an earlier session wrote."""
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        ENDED.parent.mkdir(parents=True, exist_ok=True)
+        ENDED.write_text("")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """Write down what has ended, for the lane that waits."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        with ENDED.open("a") as file:
+            file.write(f"{nodeid}\n")
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ SENDERS = {
     "lakefs-commit": ("lakefs", "webhook-lakefs"),
     "schedule": ("schedule", "webhook-schedule"),
 }
+SENT = "e2e-sender"  # a model that this namespace's listener knows beside the catalog's own
 BEARER = {"webhook-alerts", "webhook-grafana", "webhook-lakefs", "webhook-schedule"}
 Change = tuple[str, str]
 
@@ -51,6 +52,7 @@ class Events(Space):
         folder.mkdir(parents=True, exist_ok=True)
         pending = [{"op": "add", "path": "/spec/resourcetemplates/0/spec/status", "value": "PipelineRunPending"}]
         asleep = [{"op": "add", "path": "/spec/suspend", "value": True}]
+        known = [{"op": "add", "path": "/spec/triggers/0/interceptors/0/params/0/value/-", "value": SENT}]
         up = "/".join([".."] * len(folder.relative_to(CHECKOUT).parts))
         content = {
             "namespace": self.namespace,
@@ -58,6 +60,7 @@ class Events(Space):
             "patches": [
                 {"target": {"kind": "TriggerTemplate"}, "patch": json.dumps(pending)},
                 {"target": {"kind": "CronJob"}, "patch": json.dumps(asleep)},
+                {"target": {"kind": "EventListener", "name": "registry"}, "patch": json.dumps(known)},
             ],
         }
         text = (CHECKOUT / "overlays/dev/listeners.yaml").read_text()

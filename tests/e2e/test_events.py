@@ -19,6 +19,7 @@ from e2e.events import SENDERS, Events, fresh, watch
 from isotherm import contract
 from isotherm_local.events import payloads
 
+PUSHED = "event-measurements"  # its branch moves under a reconciler
 # One of each way to be entitled, so that the core stays short.
 CORE = ("github", "alertmanager", "mlflow")
 
@@ -88,11 +89,11 @@ def test_what_is_not_entitled_makes_no_run(events: Events, kind: str) -> None:
 @pytest.mark.core
 def test_the_reconciler_makes_the_run_of_a_lost_push(events: Events) -> None:
     """A listener that is away loses what a forge never sends again; the CronJob's next pass finds it."""
-    origin = measurements.repository(events.target)
-    first = measurements.publish(events.target, "heatinv", 1000, 1)
+    origin = measurements.repository(events.target, PUSHED)
+    first = measurements.publish(events.target, "heatinv", 1000, 1, to=PUSHED)
     events.compare({"git": [watch(origin)]})
     events.reconcile("pass-1")
-    lost = measurements.publish(events.target, "heatinv", 1100, 7)
+    lost = measurements.publish(events.target, "heatinv", 1100, 7, to=PUSHED)
     assert lost != first
     events.reconcile("pass-2")
     name = f"data-measurements-{lost[:12]}"

@@ -60,6 +60,10 @@ TABLE = {
     "coredns": Module({"coredns": "github.com/coredns/coredns"}, "github.com/coredns/coredns"),
     "versitygw": Module(_under("github.com/versity/versitygw/cmd", "versitygw"), "github.com/versity/versitygw"),
     "tkn": Module(_under("github.com/tektoncd/cli/cmd", "tkn"), "github.com/tektoncd/cli"),
+    "kube-router": Module(
+        {"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"},
+        "github.com/cloudnativelabs/kube-router/v2",
+    ),
     "gitea": Module(
         {"gitea": "code.gitea.io/gitea"}, "code.gitea.io/gitea", tags="sqlite sqlite_unlock_notify", cgo=True
     ),

@@ -13,6 +13,7 @@ from lab import (
     kserve,
     mlflow,
     node,
+    policies,
     routes,
     storage,
     tekton,
@@ -41,6 +42,7 @@ _ALL = (
     watching.PROMETHEUS,
     watching.ALERTMANAGER,
     forge.PART,
+    policies.PART,
 )
 TABLE: dict[str, Part] = {part.name: part for part in _ALL}
 
