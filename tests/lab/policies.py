@@ -6,12 +6,14 @@ and Services stay what they are.
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 from lab import daemons, golang, storage
 from lab.part import NODE_NAME, SERVICE_NETWORK, Lab, Part
 
 HEALTH_PORT = 20244
+_CHAINS = re.compile("KUBE-(NWPLCY|POD-FW|ROUTER)")
 
 
 def start(lab: Lab) -> None:
@@ -32,12 +34,18 @@ def ready(lab: Lab) -> str:
 
 
 def stop(lab: Lab) -> None:
-    """End it and remove its rules: they would outlive it."""
+    """End it and remove its rules, which would outlive it (its own `--cleanup-config` panics in this version)."""
     if daemons.find(lab, "kube-router") is None:
         return
     daemons.stop(lab, "kube-router")
-    program = str(golang.binary(lab, "kube-router", "kube-router"))
-    subprocess.run([program, "--cleanup-config"], capture_output=True, check=False, timeout=60)
+    for family in ("iptables", "ip6tables"):
+        saved = subprocess.run([f"{family}-save"], capture_output=True, text=True, check=False).stdout
+        kept = "".join(f"{line}\n" for line in saved.splitlines() if not _CHAINS.search(line))
+        subprocess.run([f"{family}-restore"], input=kept, capture_output=True, text=True, check=False)
+    names = subprocess.run(["ipset", "list", "-n"], capture_output=True, text=True, check=False).stdout.split()
+    for name in names:
+        if "KUBE-" in name:
+            subprocess.run(["ipset", "destroy", name], capture_output=True, check=False)
 
 
 PART = Part(
