@@ -90,6 +90,7 @@ LAST = ("test_restarts.py", "test_overlays.py")
 CATALOG, APART = "catalog", "apart"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two lanes for `-n 2 --dist loadgroup`: what needs the catalog, and what has namespaces of its own."""
     items.sort(key=lambda item: LAST.index(item.path.name) if item.path.name in LAST else -1)
