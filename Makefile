@@ -2,7 +2,7 @@
 PYTHON ?= python3
 DEV := .venv/dev/bin
 LOCAL := .venv/local/bin
-LANES := -n 2 --dist loadgroup
+LANES := -n 2
 LAB := PYTHONPATH=tests:scripts:images $(DEV)/python -m lab
 
 .PHONY: help demo demo-stop test lint images test-images lab lab-down lab-status e2e e2e-core bench-local bench-lab bench-events setup lock clean

@@ -27,7 +27,7 @@ from lab.part import CHECKOUT, Lab
 
 TRIES = 3
 SUITES = 5
-LANES = ("-n", "2", "--dist", "loadgroup", "--durations=25")  # as `make e2e` has them
+LANES = ("-n", "2", "--durations=25")  # as `make e2e` has them
 
 
 def run(name: str, *command: str) -> tuple[int, float, Path]:

@@ -13,8 +13,6 @@ import yaml
 from waiting import eventually
 
 from e2e import measurements
-from e2e.cluster import Finished
-from e2e.conftest import Catalog
 from e2e.events import SENDERS, Events, fresh, watch
 from isotherm import contract
 from isotherm_local.events import payloads
@@ -111,30 +109,3 @@ def test_the_clock_makes_its_run_and_says_so(events: Events) -> None:
     events.apply([job])
     events.kubectl("wait", "job/event-schedule-29400000", "--for=condition=complete", "--timeout=90s")
     assert [name for name in events.runs() if name.startswith("schedule-inverse-heat-pinn-20251124")]
-
-
-def test_of_one_event_a_second_run_does_nothing(catalog: Catalog, first: Finished) -> None:
-    """As when the first run was pruned and the event is sent again; epochs=3 trains a model that the gate refuses."""
-    key = f"retrain-{secrets.token_hex(8)}-20261124190000"
-    one = catalog.wait(catalog.run("event-one", revision=1, event_key=key, cool_down_minutes="60", epochs="3"))
-    assert one.task_results("admit") == {"admitted": "true", "reason": "claimed"}
-    assert one.results["verdict"] == "fail"
-    two = catalog.wait(catalog.run("event-two", revision=1, event_key=key, epochs="3"))
-    assert two.succeeded, two.condition
-    assert two.task_results("admit") == {"admitted": "false", "reason": "done"}
-    assert set(two.states()) == {"admit", "report"}
-    cooled = f"retrain-{secrets.token_hex(8)}-20261124190500"
-    three = catalog.wait(catalog.run("event-three", revision=1, event_key=cooled, cool_down_minutes="60", epochs="3"))
-    assert three.task_results("admit")["reason"].startswith("cooling-down until ")
-
-
-def test_an_alias_on_what_is_live_already_changes_nothing(catalog: Catalog, first: Finished) -> None:
-    """What the pipeline's own promotion would set off."""
-    before, digest = catalog.route(), catalog.answers().headers["x-model-digest"]
-    live = next(one for one in catalog.versions() if one.tags[contract.TAG_MODEL_DIGEST] == digest)
-    params = {"model-version": live.version, "mlflow-uri": catalog.target.mlflow, "router-url": catalog.target.router}
-    ended = catalog.wait(catalog.pipeline_run("deploy-model", "deploy-live", params))
-    assert ended.succeeded, (ended.condition, ended.states())
-    assert ended.task_results("deploy")["model-digest"] == digest
-    assert ended.task_results("shift")["outcome"] == "unchanged"
-    assert catalog.route() == before
