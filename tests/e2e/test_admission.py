@@ -1,4 +1,4 @@
-"""What whole runs do that an event started: of one event a second run does nothing, a live model is not deployed again."""
+"""What whole runs of an event do: the second run of one event nothing, a live model is not deployed again."""
 
 from __future__ import annotations
 
