@@ -2,7 +2,6 @@
 PYTHON ?= python3
 DEV := .venv/dev/bin
 LOCAL := .venv/local/bin
-LANES := -n 2
 LAB := PYTHONPATH=tests:scripts:images $(DEV)/python -m lab
 
 .PHONY: help demo demo-stop test lint images test-images lab lab-down lab-status e2e e2e-core bench-local bench-lab bench-events setup lock clean
@@ -45,12 +44,12 @@ lab-status:  ## Tell which parts of the lab are up, since when, and where their 
 e2e:  ## Test the catalog end to end on the lab, or on the cluster of KUBECONFIG (docs/lab.md)
 	@$(PYTHON) scripts/setup.py test
 	@$(LAB) up
-	@$(DEV)/python -m pytest -q $(LANES) tests/e2e
+	@$(DEV)/python -m pytest -q tests/e2e
 
 e2e-core:  ## The part of `make e2e` that .ci/run runs
 	@$(PYTHON) scripts/setup.py test
 	@$(LAB) up
-	@$(DEV)/python -m pytest -q $(LANES) -m core tests/e2e
+	@$(DEV)/python -m pytest -q -m core tests/e2e
 
 bench-local:  ## Measure every bar of the local target and write build/bench/local.json
 	@$(PYTHON) scripts/setup.py test

@@ -27,7 +27,6 @@ from lab.part import CHECKOUT, Lab
 
 TRIES = 3
 SUITES = 5
-LANES = ("-n", "2", "--durations=25")  # as `make e2e` has them
 
 
 def run(name: str, *command: str) -> tuple[int, float, Path]:
@@ -180,7 +179,7 @@ def suite() -> list[Bar]:
     """The whole suite, five times in a row on one lab."""
     rows, tries = [], int(os.environ.get("SUITES", SUITES))
     for n in range(tries):
-        passed, failed, seconds, raw = counted(f"lab-suite-{n}", *LANES, "tests/e2e")
+        passed, failed, seconds, raw = counted(f"lab-suite-{n}", "--durations=25", "tests/e2e")
         rows.append({"passed": passed, "failed": failed, "seconds": round(seconds), "raw": raw})
         table = keep("lab-suite", rows)
         print(f"suite {n + 1} of {tries}: {passed} passed, {failed} failed in {seconds:.0f} s", flush=True)
@@ -195,7 +194,7 @@ def suite() -> list[Bar]:
 
 def core() -> list[Bar]:
     """The part of the suite that .ci/run runs, by itself."""
-    _, failed, seconds, raw = counted("lab-core", *LANES, "-m", "core", "tests/e2e")
+    _, failed, seconds, raw = counted("lab-core", "--durations=25", "-m", "core", "tests/e2e")
     return [at_most("its core", seconds / 60 if not failed else None, 12, "min", n=1, raw=raw)]
 
 

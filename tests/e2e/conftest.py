@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 from lab.part import CHECKOUT
-from waiting import eventually
-from xdist.scheduler import LoadScopeScheduling
 
 from e2e import measurements, reach
 from e2e.cluster import BUILD, Finished, Space, Target
@@ -86,62 +84,9 @@ WORKSPACES: dict[str, Any] = {
 }
 
 
-# Two lanes for `-n 2`: the files that work on the catalog in namespace isotherm-dev, and all that have namespaces of
-# their own. The last two stop servers, or fill the node and empty the registry: nothing may be at work beside them.
-LAST = ("test_restarts.py", "test_overlays.py")
-ON_CATALOG = {
-    "test_admission.py", "test_concurrency.py", "test_failures.py", "test_parity_catalog.py", "test_pipeline.py",
-    "test_pods.py", "test_tasks.py", "test_tkn.py", *LAST,
-}  # fmt: skip
-ENDED = BUILD / "ended"  # tests that have ended, one a line
-
-
-def on_catalog(nodeid: str) -> bool:
-    """Tell a test's lane."""
-    return nodeid.partition("::")[0].rpartition("/")[2] in ON_CATALOG
-
-
-class Lanes(LoadScopeScheduling):
-    """xdist's scheduler, by lane: a worker takes a whole lane."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return str(on_catalog(nodeid))
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
-    """Distribute by lane."""
-    return Lanes(config, log)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the last ones last, and make sure that each file is in its lane."""
-    items.sort(key=lambda item: LAST.index(item.path.name) if item.path.name in LAST else -1)
-    for item in items:
-        uses = "catalog" in getattr(item, "fixturenames", ())
-        if uses != (item.path.name in ON_CATALOG):
-            raise pytest.UsageError(f"{item.nodeid}: its file is in the wrong lane; see ON_CATALOG in conftest.py")
-
-
-@pytest.fixture(scope="session")
-def alone(request: pytest.FixtureRequest) -> None:
-    """Wait until the other lane has ended."""
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        others = {item.nodeid for item in request.session.items if not on_catalog(item.nodeid)}
-        eventually(lambda: others <= set(ENDED.read_text().splitlines()), 1800, every=2)
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Forget what an earlier session wrote."""
-    if not os.environ.get("PYTEST_XDIST_WORKER"):
-        ENDED.parent.mkdir(parents=True, exist_ok=True)
-        ENDED.write_text("")
-
-
-def pytest_runtest_logfinish(nodeid: str) -> None:
-    """Write down what has ended, for the lane that waits."""
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        with ENDED.open("a") as file:
-            file.write(f"{nodeid}\n")
+    """Staging and production come last: they share the registry with development, and empty it to be first in it."""
+    items.sort(key=lambda item: item.path.name == "test_overlays.py")
 
 
 @pytest.fixture(scope="session")

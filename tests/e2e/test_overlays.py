@@ -15,7 +15,6 @@ from waiting import eventually
 from e2e.cluster import BUILD, Finished, Target
 from e2e.conftest import MODEL, WORKSPACES, Catalog, wipe
 
-pytestmark = pytest.mark.usefixtures("alone")
 SMALL = {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}
 
 

@@ -27,7 +27,7 @@ from isotherm_local.runner.run import run_pipeline
 # What Debian's base image, which stands in for every foreign image, has beside a shell.
 PROGRAMS = {"python3", "bash", "sh"}
 NAMESPACE = "e2e-examples"
-AT_ONCE = 3
+AT_ONCE = 6
 LISTED = tekton_examples.examples()
 # Example -> the keys of the normal form that differ, and why.
 PARITY: dict[str, tuple[set[str], str]] = {}

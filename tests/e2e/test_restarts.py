@@ -46,9 +46,6 @@ def kill_daemon(part: str, daemon: str, away_seconds: float) -> Callable[[Catalo
     return act
 
 
-pytestmark = pytest.mark.usefixtures("alone")
-
-
 @dataclass(frozen=True)
 class Case:
     """Which part is killed, while which Task runs."""
