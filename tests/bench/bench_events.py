@@ -26,6 +26,7 @@ import event_stage
 import httpx
 from bars import ROOT, Bar, exactly, keep, log, report
 from e2e import events as catalog_events
+from e2e.cluster import Target
 from e2e.events import SENDERS, Events, fresh
 from event_stage import Sent, away, for_seconds, paced, post, refusing, settled
 from hostile import FIELDS, VALUES
@@ -92,7 +93,7 @@ def _pushed(space: Events, origin: event_stage.Branch, sent: Sent) -> list[Calla
     for number, sha in enumerate(origin.commits):
         before = origin.commits[number - 1] if number else origin.base
         changes = [("after", sha), ("before", before)]
-        signed = event_stage.request(space, "github", changes)
+        signed = space.signed("github", changes)
 
         def first(signed: Any = signed, sha: str = sha) -> None:
             origin.move(sha)
@@ -100,12 +101,12 @@ def _pushed(space: Events, origin: event_stage.Branch, sent: Sent) -> list[Calla
 
         work.append(first)
         if number % 10 == 3:  # delivered a second time, with another delivery id
-            again = event_stage.request(space, "github", changes)
+            again = space.signed("github", changes)
             work.append(partial(post, url, again, sent))
         if number % 20 == 7:
             work.append(partial(post, url, signed, sent))
         if number % 20 == 11:
-            forged = event_stage.request(space, "github", fresh("github"), secrets.token_hex(16))
+            forged = space.signed("github", fresh("github"), secret=secrets.token_hex(16))
             work.append(partial(post, url, forged, sent))
     return work
 
@@ -180,7 +181,7 @@ def load(space: Events) -> list[Bar]:
     rows: list[dict[str, Any]] = []
     for rate in RATES:
         sent, known = Sent(), set(space.runs())
-        events = [event_stage.request(space, "github", fresh("github")) for _ in range(rate * STEP_SECONDS)]
+        events = [space.signed("github", fresh("github")) for _ in range(rate * STEP_SECONDS)]
         work = [partial(post, f"http://{address}:8080", one, sent) for one in events]
         paced(work, rate)
         new = len(set(settled(space, 120)) - known)
@@ -318,12 +319,10 @@ def _named(name: str, space: Events) -> Callable[[], list[Bar]]:
 def main() -> int:
     """Measure the chosen groups on one stage."""
     chosen = sys.argv[1:] or list(GROUPS)
-    space = event_stage.stage(NAMESPACE)
-    try:
-        groups = [_named(name, space) for name in chosen]
-        return report("events", groups, only_some=bool(sys.argv[1:]))
-    finally:
-        event_stage.leave(space)
+    target = Target.find()
+    target.kubectl("delete", "validatingwebhookconfiguration", event_stage.REFUSAL, "--ignore-not-found")
+    with catalog_events.installed(target, NAMESPACE) as space:
+        return report("events", [_named(name, space) for name in chosen], only_some=bool(sys.argv[1:]))
 
 
 if __name__ == "__main__":

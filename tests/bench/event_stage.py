@@ -13,33 +13,13 @@ from threading import Thread
 from typing import Any
 
 import httpx
-from e2e.cluster import BUILD, Target
-from e2e.events import SENDERS, Events
+from e2e.cluster import Target
+from e2e.events import Events
 from waiting import eventually
 
 from isotherm_local.events import payloads
 
 REFUSAL = "isotherm-bench-refusal"
-
-
-def stage(name: str) -> Events:
-    """The triggers in a namespace of their own, installed afresh; what an interrupted benchmark left is removed."""
-    target = Target.find()
-    leave(Events(target, name))
-    target.kubectl("create", "namespace", name)
-    target.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    BUILD.mkdir(parents=True, exist_ok=True)
-    space = Events(target, name)
-    space.prepare()
-    return space
-
-
-def leave(space: Events) -> None:
-    """Remove the namespace and what stands beside it."""
-    both = "clusterrole,clusterrolebinding"
-    space.target.kubectl("delete", "validatingwebhookconfiguration", REFUSAL, "--ignore-not-found")
-    space.target.kubectl("delete", both, f"isotherm-listeners-{space.namespace}", "--ignore-not-found")
-    space.target.kubectl("delete", "namespace", space.namespace, "--ignore-not-found", "--wait=true")
 
 
 @dataclass(frozen=True)
@@ -160,12 +140,6 @@ def paced(work: list[Callable[[], None]], per_second: float, *, workers: int = 6
         for number, one in enumerate(work):
             time.sleep(max(0.0, began + number / per_second - time.monotonic()))
             pool.submit(one)
-
-
-def request(space: Events, kind: str, changes: list[tuple[str, str]], secret: str = "") -> payloads.Request:
-    """A recorded payload with changes, signed."""
-    given = secret or space.keys[SENDERS[kind][1]]["current"]
-    return payloads.request(kind, payloads.changed(payloads.recorded(kind), changes), given.encode())
 
 
 def settled(space: Events, seconds: float = 60) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from lab.part import CHECKOUT
 
-from e2e import measurements, reach
+from e2e import measurements
 from e2e.cluster import BUILD, Finished, Space, Target
-from e2e.events import NAMESPACE, Events
+from e2e.events import NAMESPACE, Events, installed
 
 MODEL = "inverse-heat-pinn"
 # A second model with a Route of its own (overlays/dev has rights for it): its traffic leaves the first one alone.
@@ -143,11 +143,5 @@ def no_data(catalog: Catalog, first: Finished) -> Finished:
 @pytest.fixture(scope="session")
 def events(target: Target) -> Iterator[Events]:
     """The triggers in a namespace of their own."""
-    with reach.namespace(NAMESPACE, reach.RESTRICTED) as name:
-        space = Events(target, name)
-        try:
-            space.prepare()
-            yield space
-        finally:
-            kinds = "clusterrole,clusterrolebinding"
-            target.kubectl("delete", kinds, f"isotherm-listeners-{name}", "--ignore-not-found")
+    with installed(target, NAMESPACE) as space:
+        yield space

@@ -9,7 +9,8 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import yaml
 from lab.part import CHECKOUT
 from waiting import eventually
 
-from e2e.cluster import BUILD, Space
+from e2e import reach
+from e2e.cluster import BUILD, Space, Target
 from isotherm_local.events import offline, payloads
 
 NAMESPACE = "api-events"
@@ -105,15 +107,18 @@ class Events(Space):
 
     def send(self, kind: str, changes: Sequence[Change] = (), *, key: str = "current", secret: str = "") -> str:
         """Send a recorded payload; returns the name that its run is to have."""
-        _, holder = SENDERS[kind]
-        body = payloads.changed(payloads.recorded(kind), changes)
-        given = (secret or self.keys[holder][key]).encode()
-        request = payloads.request(kind, body, given)
-        self.sent = request
+        self.sent = request = self.signed(kind, changes, key=key, secret=secret)
         answer = httpx.post(self.url(kind), content=request.body, headers=dict(request.headers), timeout=10)
         assert answer.status_code == httpx.codes.ACCEPTED
-        pattern = payloads.names(kind, body)
+        pattern = payloads.names(kind, json.loads(request.body))
         return pattern.pattern if pattern else ""
+
+    def signed(
+        self, kind: str, changes: Sequence[Change] = (), *, key: str = "current", secret: str = ""
+    ) -> payloads.Request:
+        """A recorded payload with changes, as its sender signs it."""
+        given = secret or self.keys[SENDERS[kind][1]][key]
+        return payloads.request(kind, payloads.changed(payloads.recorded(kind), changes), given.encode())
 
     def url(self, kind: str) -> str:
         """Where its sender sends an event: forges and Grafana come from outside the cluster."""
@@ -150,6 +155,19 @@ class Events(Space):
         self.kubectl("create", "job", name, "--from=cronjob/event-reconcile")
         self.kubectl("wait", f"job/{name}", "--for=condition=complete", "--timeout=300s")
         return self.kubectl("logs", f"job/{name}")
+
+
+@contextmanager
+def installed(target: Target, name: str) -> Iterator[Events]:
+    """The triggers in a namespace of their own, removed afterwards with what stands beside it."""
+    with reach.namespace(name, reach.RESTRICTED):
+        space = Events(target, name)
+        try:
+            space.prepare()
+            yield space
+        finally:
+            kinds = "clusterrole,clusterrolebinding"
+            target.kubectl("delete", kinds, f"isotherm-listeners-{name}", "--ignore-not-found")
 
 
 def watch(url: str) -> dict[str, str]:
