@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,14 @@ from typing import Any
 
 import httpx
 from e2e.cluster import Target
-from e2e.events import Events
+from e2e.events import LISTENERS, Events
 from waiting import eventually
 
 from isotherm_local.events import payloads
 
 REFUSAL = "isotherm-bench-refusal"
+TRIGGERS = "tekton-pipelines"  # the namespace of Triggers' own controllers
+LEVELS = "config-logging-triggers"  # its ConfigMap; the controller hands it to every listener
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,46 @@ def refusing(space: Events) -> Iterator[None]:
         yield
     finally:
         space.target.kubectl("delete", "validatingwebhookconfiguration", REFUSAL)
+
+
+@contextmanager
+def at_debug(space: Events) -> Iterator[None]:
+    """Let Triggers log at debug, its controller, webhook and whatever listener does not pin its own level."""
+    own = ["-n", TRIGGERS]
+    former = json.loads(space.target.kubectl(*own, "get", "configmap", LEVELS, "-o", "json"))["data"]
+    loud = {name: "debug" for name in former if name.startswith("loglevel.")}
+    loud["zap-logger-config"] = former["zap-logger-config"].replace('"level": "info"', '"level": "debug"')
+    try:
+        _levels(space, loud)
+        yield
+    finally:
+        _levels(space, former)
+
+
+def _levels(space: Events, data: dict[str, str]) -> None:
+    """Change the ConfigMap, and wait until each listener has what the controller made of it."""
+    patch = json.dumps({"data": data})
+    space.target.kubectl("-n", TRIGGERS, "patch", "configmap", LEVELS, "--type=merge", "-p", patch)
+    time.sleep(2)  # the controller takes the ConfigMap up by a watch
+    # It brings a listener up to date when something of the listener changes.
+    space.kubectl("annotate", "eventlisteners", "--all", "--overwrite", f"isotherm.dev/touched={time.time():.0f}")
+
+    def taken_up() -> bool:
+        wanted = data["loglevel.eventlistener"]
+        listeners = [item for item in space.get("deployments")["items"] if item["metadata"]["name"].startswith("el-")]
+        return all(_given_level(item) == wanted for item in listeners)
+
+    eventually(taken_up, 60, every=1)
+    for listener in LISTENERS:
+        space.kubectl("rollout", "status", f"deployment/el-{listener}", "--timeout=120s")
+    eventually(space.trusted, 120, every=3)
+
+
+def _given_level(deployment: dict[str, Any]) -> str:
+    """What the controller gave the listener; a value of the listener's own stands behind it and counts."""
+    env = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    given = next(item["value"] for item in env if item["name"] == "K_LOGGING_CONFIG")
+    return str(json.loads(json.loads(given)["zap-logger-config"])["level"])
 
 
 def for_seconds(fault: Any, seconds: float) -> Thread:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from lab import git, golang, mlflow, routes, secrets, storage
 from lab.part import CHECKOUT, Lab, Object
+from waiting import eventually
 
 BUILD = CHECKOUT / "build" / "e2e"
 RUNS = {
@@ -209,6 +210,20 @@ class Space:
         """TaskRuns of a PipelineRun, oldest first."""
         items: list[Object] = self.get("taskruns", "-l", f"tekton.dev/pipelineRun={name}")["items"]
         return sorted(items, key=lambda item: item["metadata"]["creationTimestamp"])
+
+    def running(self, run: str, task: str, seconds: float = 240) -> Object:
+        """Wait until the step of a pipeline task runs, or has run where that is short; return its TaskRun."""
+
+        def found() -> Object | None:
+            for item in self.task_runs(run):
+                if item["metadata"]["labels"]["tekton.dev/pipelineTask"] == task:
+                    steps = item.get("status", {}).get("steps", [])
+                    if steps and {"running", "terminated"} & set(steps[0]):
+                        return item
+            return None
+
+        item: Object = eventually(found, seconds, every=0.5)
+        return item
 
     def log(self, task_run: Object) -> str:
         """What the Task's step printed."""

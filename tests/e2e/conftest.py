@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,11 @@ OTHER_PARAMS = {
     "service_blue": f"{OTHER}-blue",
     "service_green": f"{OTHER}-green",
 }
+
+
+# A few iterations make a model that the gate refuses. The run claims an event's key and keeps other events away.
+EVENT_KEY = "retrain-0123456789abcdef-20261124190000"
+REFUSED_PARAMS = {"epochs": "3", "event_key": EVENT_KEY, "cool_down_minutes": "60"}
 
 
 @dataclass
@@ -127,11 +134,17 @@ def first(catalog: Catalog) -> Finished:
 
 
 @pytest.fixture(scope="session")
-def refused(catalog: Catalog, first: Finished) -> tuple[Finished, list[str], list[str]]:
-    """A run that the gate refuses, and the model's versions before and after it."""
+def refused(catalog: Catalog, first: Finished, rivals: tuple[str, ...]) -> tuple[Finished, list[str], list[str]]:
+    """A run of an event that the gate refuses, and the model's versions before and after it."""
     before = [version.version for version in catalog.versions()]
-    ended = catalog.wait(catalog.run("refused", revision=1, epochs="3"))
+    ended = catalog.wait(catalog.run("refused", revision=1, **REFUSED_PARAMS))
     return ended, before, [version.version for version in catalog.versions()]
+
+
+@pytest.fixture(scope="session")
+def rivals(catalog: Catalog, first: Finished) -> tuple[str, ...]:
+    """Two runs of one model, started at once; other tests run beside them, `test_concurrency` waits for their end."""
+    return tuple(catalog.run(f"rival-{s}", seed=s, min_improvement="-1", **OTHER_PARAMS) for s in ("31", "32"))
 
 
 @pytest.fixture(scope="session")
@@ -140,8 +153,18 @@ def no_data(catalog: Catalog, first: Finished) -> Finished:
     return catalog.wait(catalog.run("no-data", data_path="data/none"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def events_ahead(request: pytest.FixtureRequest) -> Iterator[Future[Events] | None]:
+    """Installs the triggers beside the first tests: it takes a minute until Triggers trusts a new interceptor."""
+    if not any("events" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        target = request.getfixturevalue("target")
+        yield pool.submit(lambda: stack.enter_context(installed(target, NAMESPACE)))
+
+
 @pytest.fixture(scope="session")
-def events(target: Target) -> Iterator[Events]:
+def events(events_ahead: Future[Events]) -> Events:
     """The triggers in a namespace of their own."""
-    with installed(target, NAMESPACE) as space:
-        yield space
+    return events_ahead.result()

@@ -76,7 +76,10 @@ class Events(Space):
 
     def trusted(self) -> bool:
         """Whether the listener has taken up the interceptor's CA, for which Triggers looks once a minute."""
-        pattern = self.send("mlflow", fresh("mlflow"))
+        try:
+            pattern = self.send("mlflow", fresh("mlflow"))
+        except httpx.TransportError:  # a Service whose pods are ready takes a moment to be reached
+            return False
         time.sleep(1)
         return bool(self.matching(pattern))
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import secrets
 
 from e2e.cluster import Finished
-from e2e.conftest import Catalog
+from e2e.conftest import EVENT_KEY, Catalog
 from isotherm import contract
 
 
-def test_of_one_event_a_second_run_does_nothing(catalog: Catalog, first: Finished) -> None:
-    """As when the first run was pruned and the event is sent again; epochs=3 trains a model that the gate refuses."""
-    key = f"retrain-{secrets.token_hex(8)}-20261124190000"
-    one = catalog.wait(catalog.run("event-one", revision=1, event_key=key, cool_down_minutes="60", epochs="3"))
-    assert one.task_results("admit") == {"admitted": "true", "reason": "claimed"}
-    assert one.results["verdict"] == "fail"
-    two = catalog.wait(catalog.run("event-two", revision=1, event_key=key, epochs="3"))
+def test_of_one_event_a_second_run_does_nothing(
+    catalog: Catalog, refused: tuple[Finished, list[str], list[str]]
+) -> None:
+    """As when the first run was pruned and the event is sent again."""
+    assert refused[0].task_results("admit") == {"admitted": "true", "reason": "claimed"}
+    two = catalog.wait(catalog.run("event-two", revision=1, event_key=EVENT_KEY))
     assert two.succeeded, two.condition
     assert two.task_results("admit") == {"admitted": "false", "reason": "done"}
     assert set(two.states()) == {"admit", "report"}
     cooled = f"retrain-{secrets.token_hex(8)}-20261124190500"
-    three = catalog.wait(catalog.run("event-three", revision=1, event_key=cooled, cool_down_minutes="60", epochs="3"))
+    three = catalog.wait(catalog.run("event-three", revision=1, event_key=cooled, cool_down_minutes="60"))
     assert three.task_results("admit")["reason"].startswith("cooling-down until ")
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.cluster import Finished
-from e2e.conftest import OTHER, OTHER_PARAMS, Catalog
+from e2e.conftest import OTHER, Catalog
 from e2e.test_restarts import assert_nothing_doubled
 
 pytestmark = pytest.mark.core
 
 
-def test_of_two_runs_at_once_one_wins_and_the_other_wins_later_or_is_refused(catalog: Catalog, first: Finished) -> None:
-    names = [catalog.run(f"rival-{s}", seed=s, min_improvement="-1", **OTHER_PARAMS) for s in ("31", "32")]
-    ended = [catalog.wait(name) for name in names]
+def test_of_two_runs_at_once_one_wins_and_the_other_wins_later_or_is_refused(
+    catalog: Catalog, rivals: tuple[str, ...]
+) -> None:
+    ended = [catalog.wait(name) for name in rivals]
     assert any(one.succeeded for one in ended), [one.condition for one in ended]
     for one in ended:
         if not one.succeeded:
@@ -25,5 +25,5 @@ def test_of_two_runs_at_once_one_wins_and_the_other_wins_later_or_is_refused(cat
     assert catalog.answers(OTHER).headers["x-model-digest"] in shifted
     winners = {one.results["model-digest"] for one in ended if one.succeeded}
     assert catalog.champion(OTHER).tags["model_digest"] in winners
-    for name in names:
+    for name in rivals:
         assert_nothing_doubled(catalog, name, OTHER)

@@ -1,12 +1,14 @@
 """The same runs on the local target and on the cluster: same status, reason, results, skips and finally outcomes.
 
 What is known to differ is in `PARITY`, what no lab can run in `UNSUITED`; docs/parity.md shows both (`document`). A
-test fails when a difference is not in `PARITY`, and when one that is in it does not show. `-m core` runs `CORE`.
+test fails when a difference is not in `PARITY`, and when one that is in it does not show. `-m core` runs `CORE`,
+E2E_EXAMPLES=all also `ON_DEMAND`.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import queue
 import shutil
 from collections.abc import Iterator
@@ -62,6 +64,39 @@ CORE = {
     "taskruns/beta/large-task-result.yaml",  # StepFailed
     "taskruns/ignore-step-error.yaml",
 }
+# What these are made of is in others too: they run where E2E_EXAMPLES=all asks for them.
+ON_DEMAND = {
+    "pipelineruns/alpha/pipelinerun-large-results.yaml",
+    "pipelineruns/beta/pipelinerun-with-matrix-array-references.yaml",
+    "pipelineruns/beta/pipelinerun-with-matrix-emitting-results.yaml",
+    "pipelineruns/beta/pipelinerun-with-matrix-include-explicit.yaml",
+    "pipelineruns/mapping-workspaces.yaml",
+    "pipelineruns/pipeline-object-results.yaml",
+    "pipelineruns/pipeline-with-displayname.yaml",
+    "pipelineruns/pipelinerun-results-with-params.yaml",
+    "pipelineruns/pipelinerun-using-parameterized-subpath-of-workspace.yaml",
+    "pipelineruns/pipelinerun-with-parallel-tasks-using-pvc.yaml",
+    "pipelineruns/pipelinerun-with-params.yaml",
+    "pipelineruns/pipelinerun-with-pipelinespec-and-taskspec.yaml:pipelinerun-with-taskspec-to-echo-greetings",
+    "pipelineruns/pipelinerun-with-pipelinespec-and-taskspec.yaml:pipelinerun-with-taskspec-to-echo-message",
+    "pipelineruns/pipelinerun-with-pipelinespec.yaml",
+    "pipelineruns/propagating-workspaces-in-pipelines.yaml",
+    "pipelineruns/propagating_params_implicit_parameters.yaml",
+    "pipelineruns/propagating_params_in_pipeline.yaml",
+    "pipelineruns/propagating_params_with_scope_precedence_default_only.yaml",
+    "pipelineruns/propagating_workspaces_with_referenced_resources.yaml",
+    "taskruns/custom-env.yaml",
+    "taskruns/default_task_params.yaml",
+    "taskruns/home-volume.yaml",
+    "taskruns/object-param-result.yaml",
+    "taskruns/optional-workspaces.yaml",
+    "taskruns/propagating_params_implicit.yaml",
+    "taskruns/propagating_workspaces.yaml",
+    "taskruns/steptemplate-env-merge.yaml",
+    "taskruns/unnamed-steps.yaml",
+    "taskruns/using_context_variables.yaml",
+    "taskruns/workspace-volume.yaml",
+}
 FIRST, LAST = "<!-- examples: begin -->", "<!-- examples: end -->"
 
 
@@ -72,6 +107,7 @@ def suited(example: Example) -> bool:
 
 
 RUNS = [one for one in LISTED if suited(one)]
+CHOSEN = [one for one in RUNS if one.name not in ON_DEMAND or os.environ.get("E2E_EXAMPLES") == "all"]
 
 
 def document() -> str:
@@ -165,7 +201,7 @@ def marked(example: Example) -> Any:
     return pytest.param(example, id=example.name, marks=[pytest.mark.core] if example.name in CORE else [])
 
 
-@pytest.mark.parametrize("example", [marked(one) for one in RUNS])
+@pytest.mark.parametrize("example", [marked(one) for one in CHOSEN])
 def test_an_example_ends_alike_here_and_on_the_cluster(
     example: Example, on_cluster: dict[str, Any], tekton_module: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from local_pipeline import started
 from normal_form import from_tekton
 
 from e2e.cluster import Finished
+from e2e.conftest import REFUSED_PARAMS
 from isotherm_local.runner.normal import normal_form
 
 # Of other data repositories, registries and machines there are other ones.
@@ -57,7 +58,7 @@ def test_a_first_run_ends_alike(first: Finished, first_here: dict[str, Any]) -> 
 def test_a_run_that_the_gate_refuses_ends_alike(
     refused: tuple[Finished, list[str], list[str]], here: LocalTarget, first_here: dict[str, Any]
 ) -> None:
-    assert masked(normal_form(here.run("refused", revision=1, epochs="3"))) == there(refused[0])
+    assert masked(normal_form(here.run("refused", revision=1, **REFUSED_PARAMS))) == there(refused[0])
 
 
 @pytest.mark.core

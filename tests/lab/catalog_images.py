@@ -38,6 +38,8 @@ def foreign() -> list[str]:
 
 def _images(item: Any) -> Iterator[str]:
     if isinstance(item, dict):
+        if item.get("name") == "image" and isinstance(item.get("value"), str):  # a param of that name
+            yield item["value"]
         for key, value in item.items():
             if key == "image" and isinstance(value, str):
                 yield value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,3 +66,17 @@ def test_a_push_that_touches_images_builds_them_and_another_does_not(file: str, 
     request = payloads.request("github", body, SECRET.encode())
     report = offline.replay(request, "git", [ROOT / "overlays/build"], assumed=SECRET.encode())
     assert [run["metadata"]["name"] for run in report.created] == [keys.code_push("isotherm", sha)] * made
+
+
+def test_no_listener_follows_the_cluster_to_log_level_debug() -> None:
+    listeners = [
+        document
+        for path in TRIGGERS.rglob("*.yaml")
+        for document in yaml.safe_load_all(path.read_text())
+        if document and document["kind"] == "EventListener"
+    ]
+    assert {listener["metadata"]["name"] for listener in listeners} == set(LISTENERS.values())
+    for listener in listeners:
+        [container] = listener["spec"]["resources"]["kubernetesResource"]["spec"]["template"]["spec"]["containers"]
+        levels = {item["name"]: json.loads(item["value"]) for item in container["env"]}
+        assert levels == {"K_LOGGING_CONFIG": {"loglevel.eventlistener": "info"}}

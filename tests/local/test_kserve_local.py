@@ -194,12 +194,16 @@ def test_what_cannot_be_run_is_said_in_the_condition(clients: Clients, change: d
     assert addresses(clients, "blue") == []
 
 
+def last_failure(service: dict[str, Any]) -> dict[str, Any]:
+    """Why the model was not loaded; empty while its controller has not written a status yet."""
+    info: dict[str, Any] = service.get("status", {}).get("modelStatus", {}).get("lastFailureInfo", {})
+    return info
+
+
 def test_a_predictor_that_refuses_its_model_shows_its_last_line(clients: Clients) -> None:
     digest = bundle(clients)
     deploy(clients, "blue", "0" * 64, uri=f"pvc://store/{digest}")
-    failed = eventually(
-        lambda: clients.get(INFERENCE_SERVICES, "blue")["status"]["modelStatus"].get("lastFailureInfo"), 60
-    )
+    failed = eventually(lambda: last_failure(clients.get(INFERENCE_SERVICES, "blue")), 60)
     assert failed["exitCode"] > 0
     assert "digest" in failed["message"]
     [deployment] = clients.list(DEPLOYMENTS)
