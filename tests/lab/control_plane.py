@@ -6,7 +6,7 @@ from lab import daemons, golang, pki
 from lab.part import NODE_IP, POD_NETWORK, SERVICE_NETWORK, Lab, Part
 
 ETCD = "http://127.0.0.1:12379"
-# Kubernetes and etcd's client each bring the same protobuf files. A seventh of the API server's time was its collector's.
+# Kubernetes and etcd's client each bring the same protobuf files. A seventh of the API server's time was its collector.
 ENV = {"GOLANG_PROTOBUF_REGISTRATION_CONFLICT": "ignore", "GOGC": "300"}
 
 

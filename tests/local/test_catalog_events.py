@@ -69,14 +69,12 @@ def test_a_push_that_touches_images_builds_them_and_another_does_not(file: str, 
 
 
 def test_no_listener_follows_the_cluster_to_log_level_debug() -> None:
-    listeners = [
-        document
-        for path in TRIGGERS.rglob("*.yaml")
-        for document in yaml.safe_load_all(path.read_text())
-        if document and document["kind"] == "EventListener"
-    ]
+    documents = [item for path in TRIGGERS.rglob("*.yaml") for item in yaml.safe_load_all(path.read_text()) if item]
+    [level] = [item for item in documents if item["kind"] == "Secret" and item["metadata"]["name"] == "listener-logging"]
+    assert json.loads(level["stringData"]["config"]) == {"loglevel.eventlistener": "info"}
+    listeners = [item for item in documents if item["kind"] == "EventListener"]
     assert {listener["metadata"]["name"] for listener in listeners} == set(LISTENERS.values())
     for listener in listeners:
         [container] = listener["spec"]["resources"]["kubernetesResource"]["spec"]["template"]["spec"]["containers"]
-        levels = {item["name"]: json.loads(item["value"]) for item in container["env"]}
-        assert levels == {"K_LOGGING_CONFIG": {"loglevel.eventlistener": "info"}}
+        source = {"secretKeyRef": {"name": "listener-logging", "key": "config"}}
+        assert container["env"] == [{"name": "K_LOGGING_CONFIG", "valueFrom": source}]
