@@ -254,9 +254,10 @@ def hygiene(space: Events) -> list[Bar]:
     with event_stage.at_debug(space):
         loud = _secrets_seen(space, seeded)
     raw = keep("events-hygiene", {"info": quiet, "debug": loud})
+    note = "Triggers' sink prints headers at debug (pkg/sink/sink.go): bearer tokens, GitLab's token" if loud else None
     return [
         Bar("secrets in logs, events, runs, pods", len(quiet), "secrets", "0", not quiet, len(seeded), raw),
-        Bar("the same with Triggers at debug", len(loud), "secrets", "0", not loud, len(seeded), raw),
+        Bar("the same with Triggers at debug", len(loud), "secrets", "0", not loud, len(seeded), raw, note),
     ]
 
 

@@ -95,7 +95,7 @@ def refusing(space: Events) -> Iterator[None]:
 
 @contextmanager
 def at_debug(space: Events) -> Iterator[None]:
-    """Let Triggers log at debug, its controller, webhook and whatever listener does not pin its own level."""
+    """Let Triggers log at debug: its controller, its webhook and the listeners."""
     own = ["-n", TRIGGERS]
     former = json.loads(space.target.kubectl(*own, "get", "configmap", LEVELS, "-o", "json"))["data"]
     loud = {name: "debug" for name in former if name.startswith("loglevel.")}
@@ -127,7 +127,7 @@ def _levels(space: Events, data: dict[str, str]) -> None:
 
 
 def _given_level(deployment: dict[str, Any]) -> str:
-    """What the controller gave the listener; a value of the listener's own stands behind it and counts."""
+    """The level that the controller gave a listener."""
     env = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
     given = next(item["value"] for item in env if item["name"] == "K_LOGGING_CONFIG")
     return str(json.loads(json.loads(given)["zap-logger-config"])["level"])

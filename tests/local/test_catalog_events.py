@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,15 +65,3 @@ def test_a_push_that_touches_images_builds_them_and_another_does_not(file: str, 
     request = payloads.request("github", body, SECRET.encode())
     report = offline.replay(request, "git", [ROOT / "overlays/build"], assumed=SECRET.encode())
     assert [run["metadata"]["name"] for run in report.created] == [keys.code_push("isotherm", sha)] * made
-
-
-def test_no_listener_follows_the_cluster_to_log_level_debug() -> None:
-    documents = [item for path in TRIGGERS.rglob("*.yaml") for item in yaml.safe_load_all(path.read_text()) if item]
-    [level] = [item for item in documents if item["kind"] == "Secret" and item["metadata"]["name"] == "listener-logging"]
-    assert json.loads(level["stringData"]["config"]) == {"loglevel.eventlistener": "info"}
-    listeners = [item for item in documents if item["kind"] == "EventListener"]
-    assert {listener["metadata"]["name"] for listener in listeners} == set(LISTENERS.values())
-    for listener in listeners:
-        [container] = listener["spec"]["resources"]["kubernetesResource"]["spec"]["template"]["spec"]["containers"]
-        source = {"secretKeyRef": {"name": "listener-logging", "key": "config"}}
-        assert container["env"] == [{"name": "K_LOGGING_CONFIG", "valueFrom": source}]
