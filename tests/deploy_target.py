@@ -17,7 +17,7 @@ from typing import Any
 
 import isotherm_local.cluster
 from isotherm import contract, kube
-from isotherm.deploy import deploy, routes, shift
+from isotherm.deploy import deploy, preconditions, routes, shift
 from isotherm.registry import client as registry
 from isotherm.registry import versions
 
@@ -111,7 +111,7 @@ class Target:
             "model_digest": model.digest if model else "", "model_version": model.version if model else "",
             "router_url": self.router_url, "verify_requests": 50, "verify_timeout_seconds": 20.0,
         }  # fmt: skip
-        return shift.Shifter(shift.Request(**(values | changes)), self.cluster)
+        return shift.Shifter(preconditions.Request(**(values | changes)), self.cluster)
 
     def stored(self, kind: kube.Kind, name: str) -> kube.Object:
         """Read an object that must exist."""

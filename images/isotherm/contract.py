@@ -146,6 +146,17 @@ ANNOTATION_PREVIOUS = f"{PREFIX}/previous-colour"
 ANNOTATION_PREVIOUS_DIGEST = (
     f"{PREFIX}/previous-digest"  # a rollback refuses when that colour holds another model by now
 )
+# A shift is pending from its first write until it is confirmed or taken back. Its driver moves the expiry on; once that
+# has passed, the guard takes the shift back.
+ANNOTATION_SHIFT_EXPIRES = f"{PREFIX}/shift-expires-at"  # RFC 3339
+ANNOTATION_SHIFT_WEIGHTS = (
+    f"{PREFIX}/shift-weights"  # as Isotherm wrote them last: others mean that somebody else set them
+)
+ANNOTATION_CANDIDATE_DIGEST = f"{PREFIX}/candidate-digest"  # the model that a pending shift brings
+ANNOTATION_REJECTED_DIGEST = (
+    f"{PREFIX}/rejected-digest"  # the model of a shift that was taken back: no rollback leads to it
+)
+ANNOTATION_SHIFT_ENDED = f"{PREFIX}/shift-ended"  # why the guard took a shift back
 ANNOTATION_DISABLE_COOKIES = "haproxy.router.openshift.io/disable_cookies"
 ANNOTATION_BALANCE = "haproxy.router.openshift.io/balance"
 LABEL_PART_OF = "app.kubernetes.io/part-of"

@@ -92,7 +92,7 @@ def test_overlays_differ_as_the_documents_say(overlay: str) -> None:
 
 def test_a_pinned_digest_reaches_the_step_its_image_ref_and_the_predictor(tmp_path: Path) -> None:
     copy = tmp_path / "checkout"
-    for room in ("tasks", "pipelines", "triggers", "overlays"):
+    for room in ("tasks", "pipelines", "rollout", "triggers", "overlays"):
         shutil.copytree(ROOT / room, copy / room)
     path = copy / "overlays" / "dev" / "kustomization.yaml"
     digest = f"sha256:{'ab' * 32}"
@@ -115,7 +115,7 @@ def test_a_pinned_digest_reaches_the_step_its_image_ref_and_the_predictor(tmp_pa
 
 def test_with_openshifts_builds_every_step_and_the_predictor_take_what_was_built_here(tmp_path: Path) -> None:
     copy = tmp_path / "checkout"
-    for room in ("tasks", "pipelines", "triggers", "overlays"):
+    for room in ("tasks", "pipelines", "rollout", "triggers", "overlays"):
         shutil.copytree(ROOT / room, copy / room)
     path = copy / "overlays" / "dev" / "kustomization.yaml"
     path.write_text(f"{path.read_text()}  - ../components/openshift\n")

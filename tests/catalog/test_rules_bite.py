@@ -22,7 +22,7 @@ BY_HISTORY = {"version-bump"}
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copy what the linter looks at."""
     root = tmp_path_factory.mktemp("catalog")
-    for room in ("tasks", "pipelines", "triggers", "overlays", "images", "tests/lab/images"):
+    for room in ("tasks", "pipelines", "rollout", "triggers", "overlays", "images", "tests/lab/images"):
         shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("kustomization.yaml", ".yamllint", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)

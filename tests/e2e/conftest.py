@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from lab.part import CHECKOUT
+from local_pipeline import started
 
 from e2e import measurements
 from e2e.cluster import BUILD, Finished, Space, Target
 from e2e.events import NAMESPACE, Events, installed
+from isotherm_local.runner.normal import normal_form
 
 MODEL = "inverse-heat-pinn"
 # A second model with a Route of its own (overlays/dev has rights for it): its traffic leaves the first one alone.
@@ -151,6 +153,32 @@ def rivals(catalog: Catalog, first: Finished) -> tuple[str, ...]:
 def no_data(catalog: Catalog, first: Finished) -> Finished:
     """A run whose data is not in the repository."""
     return catalog.wait(catalog.run("no-data", data_path="data/none"))
+
+
+# Runs that test_parity_catalog compares, named after the cluster's fixtures; the second needs the first's champion.
+LOCAL_RUNS: dict[str, dict[str, Any]] = {
+    "first": {},
+    "refused": {"revision": 1, **REFUSED_PARAMS},
+    "no-data": {"data_path": "data/none"},
+}
+
+
+@pytest.fixture(scope="session")
+def local_forms(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[dict[str, Any]]]]:
+    """Normal forms of the runs on a local target, made by one thread beside the tests that come next."""
+    params = [getattr(item, "callspec", None) for item in request.session.items]
+    wanted = {spec.params["run"] for spec in params if spec and "run" in spec.params}
+    wanted |= {"first"} if "refused" in wanted else set()
+    # The thread outlives the target: what it has started ends with it.
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        target = pool.submit(lambda: stack.enter_context(started(tmp_path_factory.mktemp("parity"))))
+
+        def form(name: str) -> dict[str, Any]:
+            return normal_form(target.result().run(name, **LOCAL_RUNS[name]))
+
+        yield {name: pool.submit(form, name) for name in LOCAL_RUNS if name in wanted}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,8 +11,9 @@ pytestmark = pytest.mark.core
 
 
 def test_of_two_runs_at_once_one_wins_and_the_other_wins_later_or_is_refused(
-    catalog: Catalog, rivals: tuple[str, ...]
+    catalog: Catalog, rivals: tuple[str, ...], local_forms: object
 ) -> None:
+    """`local_forms` begin here, as nothing else that is heavy comes for a while."""
     ended = [catalog.wait(name) for name in rivals]
     assert any(one.succeeded for one in ended), [one.condition for one in ended]
     for one in ended:

@@ -8,9 +8,11 @@ import httpx
 import pytest
 import yaml
 from lab.part import CHECKOUT
+from waiting import eventually
 
 from e2e.cluster import Finished
 from e2e.conftest import MODEL, Catalog
+from isotherm import contract
 
 pytestmark = pytest.mark.core
 TASKS = ["admit", "fetch-data", "train", "evaluate", "register", "deploy", "shift", "promote", "report"]
@@ -101,3 +103,35 @@ def test_new_data_lands_on_green_takes_the_traffic_and_a_rollback_gives_it_back(
     assert back.results["live-version"] == "1"
     assert {catalog.answers().headers["x-model-version"] for _ in range(20)} == {"1.1.0"}
     assert catalog.champion().version == "1"
+
+
+def test_a_shift_whose_driver_dies_is_taken_back_by_the_guard(catalog: Catalog, first: Finished) -> None:
+    """After the rollback green still holds the second model. The shift to it never gets to its confirmation."""
+    green = catalog.get("inferenceservice", f"{MODEL}-green")["metadata"]["annotations"]
+    digest = green[contract.ANNOTATION_MODEL_DIGEST]
+    former = {item["name"]: item["value"] for item in first.task("shift")["spec"]["params"]}
+    params = former | {
+        "colour": "green", "model-digest": digest, "model-version": "",
+        "pipeline-run-uid": green[contract.ANNOTATION_CLAIMED_BY],
+        "verify-requests": "1000000", "verify-timeout-seconds": "600", "expiry-seconds": "15",
+    }  # fmt: skip
+    spec = {
+        "taskRef": {"name": "route-shift"},
+        "serviceAccountName": "route-shift",
+        "params": [{"name": key, "value": value} for key, value in params.items()],
+        "workspaces": [
+            {"name": "reports", "subPath": "runs/orphan/reports", "persistentVolumeClaim": {"claimName": "isotherm"}}
+        ],
+    }
+    run = {"apiVersion": "tekton.dev/v1", "kind": "TaskRun", "metadata": {"name": "orphan"}, "spec": spec}
+    catalog.kubectl("delete", "taskrun", "orphan", "--ignore-not-found")
+    catalog.kubectl("create", "-f", "-", stdin=yaml.safe_dump(run))
+    eventually(lambda: catalog.route().get("green") == 100, 60, every=0.5)
+    catalog.kubectl("delete", "taskrun", "orphan", "--cascade=foreground", "--grace-period=0", "--force")
+    # 15 s until it expires, moved on until the driver died; then the guard's next look.
+    eventually(lambda: catalog.route() == {"blue": 100}, 45, every=1)
+    notes = catalog.get("route", MODEL)["metadata"]["annotations"]
+    assert notes[contract.ANNOTATION_REJECTED_DIGEST] == digest
+    told = [item for item in catalog.get("events.events.k8s.io")["items"] if item["reason"] == "ShiftTakenBack"]
+    assert [item["regarding"]["name"] for item in told] == [MODEL]
+    eventually(lambda: {catalog.answers().headers["x-model-version"] for _ in range(20)} == {"1.1.0"}, 15, every=1)

@@ -47,7 +47,7 @@ def folder(name: str, run: str) -> str:
     return shared.get(name) or f"runs/{run}/{name}"
 
 
-def task_run(catalog: Catalog, first: Finished, task: str, changes: dict[str, Any], name: str) -> Object:
+def start(catalog: Catalog, first: Finished, task: str, changes: dict[str, Any], name: str) -> None:
     """Create a TaskRun with the params that the former run gave this Task, changed by `changes`."""
     case = CASES[task]
     former = first.task(case.uses)
@@ -64,13 +64,20 @@ def task_run(catalog: Catalog, first: Finished, task: str, changes: dict[str, An
     run = {"apiVersion": "tekton.dev/v1", "kind": "TaskRun", "metadata": {"name": name}, "spec": spec}
     catalog.kubectl("delete", "taskrun", name, "--ignore-not-found")
     catalog.kubectl("create", "-f", "-", stdin=yaml.safe_dump(run))
-    return catalog.completed("taskrun", name, 300)
+
+
+@pytest.fixture(scope="module")
+def wrong_runs(catalog: Catalog, first: Finished) -> None:
+    """Every Task called wrongly, all at once: none of them gets to what another one uses."""
+    for task, case in CASES.items():
+        start(catalog, first, task, case.wrong, f"{task}-wrong")
 
 
 @pytest.mark.parametrize("task", CASES)
 def test_a_task_repeats_what_it_did_in_a_run(catalog: Catalog, first: Finished, task: str) -> None:
     versions, route = len(catalog.versions()), catalog.route()
-    run = task_run(catalog, first, task, {}, f"{task}-again")
+    start(catalog, first, task, {}, f"{task}-again")
+    run = catalog.completed("taskrun", f"{task}-again", 300)
     assert run["status"]["conditions"][0]["status"] == "True", catalog.log(run)[-1000:]
     results = {item["name"]: item["value"] for item in run["status"].get("results", [])}
     former = first.task_results(CASES[task].uses)
@@ -82,9 +89,9 @@ def test_a_task_repeats_what_it_did_in_a_run(catalog: Catalog, first: Finished, 
 
 
 @pytest.mark.parametrize("task", CASES)
-def test_a_task_refuses_in_one_line_and_leaves_empty_results(catalog: Catalog, first: Finished, task: str) -> None:
+def test_a_task_refuses_in_one_line_and_leaves_empty_results(catalog: Catalog, wrong_runs: None, task: str) -> None:
     route = catalog.route()
-    run = task_run(catalog, first, task, CASES[task].wrong, f"{task}-wrong")
+    run = catalog.completed("taskrun", f"{task}-wrong", 300)
     assert run["status"]["conditions"][0]["status"] == "False"
     last = catalog.log(run).strip().splitlines()[-1]
     assert last.startswith("error: "), last

@@ -18,6 +18,7 @@ from isotherm.deploy import readiness, routes, traffic
 from isotherm_local.ports import free_port
 
 ONE, TWO = 0.0, 1.0
+RISING = {contract.ANNOTATION_SHIFT_TOKEN, contract.ANNOTATION_SHIFT_WEIGHTS, contract.ANNOTATION_REJECTED_DIGEST}
 DEPLOY, SHIFT = "isotherm.deploy.deploy", "isotherm.deploy.shift"
 
 
@@ -50,6 +51,9 @@ def on_blue(target: Target) -> Target:
         contract.ANNOTATION_LIVE_DIGEST: target.models[ONE].digest,
         contract.ANNOTATION_PREVIOUS: None,
         contract.ANNOTATION_PREVIOUS_DIGEST: None,
+        contract.ANNOTATION_REJECTED_DIGEST: None,
+        contract.ANNOTATION_SHIFT_EXPIRES: None,
+        contract.ANNOTATION_SHIFT_WEIGHTS: None,
     }
     target.write_route(metadata={"annotations": notes}, **routes.backends({"blue": 100, "green": 0}, SERVICES))
     green = target.stored(kube.INFERENCE_SERVICE, f"{target.model_name}-green")["metadata"]["annotations"]
@@ -71,7 +75,8 @@ def shift_inputs(colour: str, model: Model | None, uid: str) -> dict[str, str]:
     return {
         "COLOUR": colour, "MODEL_DIGEST": model.digest if model else "",
         "MODEL_VERSION": model.version if model else "",
-        "WEIGHT": "100", "VERIFY_REQUESTS": "50", "VERIFY_TIMEOUT_SECONDS": "20", "PIPELINE_RUN_UID": uid,
+        "WEIGHT": "100", "VERIFY_REQUESTS": "50", "VERIFY_TIMEOUT_SECONDS": "20",
+        "EXPIRY_SECONDS": "60", "PIPELINE_RUN_UID": uid,
     }  # fmt: skip
 
 
@@ -146,8 +151,11 @@ def test_what_the_data_plane_does_not_confirm_is_taken_back(on_blue: Target, sta
     after = on_blue.route()
     assert dict(after.weights) == {"blue": 100, "green": 0}
     assert after.token == before.token + 2
-    kept = {key: after.annotations.get(key) for key in before.annotations if key != contract.ANNOTATION_SHIFT_TOKEN}
+    kept = {key: after.annotations.get(key) for key in before.annotations if key not in RISING}
     assert kept == {key: value for key, value in before.annotations.items() if key in kept}
+    assert after.annotations[contract.ANNOTATION_REJECTED_DIGEST] == on_blue.models[TWO].digest
+    with pytest.raises(tekton.Refused, match="taken back"):
+        on_blue.shifter("previous", None, "rollback-3").shift()
 
 
 def test_a_router_that_has_just_started_is_waited_for(on_blue: Target) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from isotherm import contract, tekton
-from isotherm.deploy import routes, shift, shifts
+from isotherm.deploy import guard, preconditions, routes, shifts
 
 DIGESTS = {"blue": "b" * 64, "green": "g" * 64}
 NOW = "2026-01-01T00:00:00Z"
@@ -110,6 +112,10 @@ def test_undoing_restores_the_notes_and_never_lowers_the_token(weights, notes, c
     kept = {key: value for key, value in undone.items() if value is not None}
     token = kept.pop(contract.ANNOTATION_SHIFT_TOKEN)
     assert int(token) == before.token + 2
+    assert (
+        kept.pop(contract.ANNOTATION_SHIFT_WEIGHTS)
+        == f"blue={100 * (before.live == 'blue')} green={100 * (before.live == 'green')}"
+    )
     assert kept == {key: value for key, value in notes.items() if key != contract.ANNOTATION_SHIFT_TOKEN}
 
 
@@ -157,6 +163,89 @@ def test_params_out_of_range_are_bad_input(changes) -> None:
         "route": "plate", "services": routes.pair("blue", "green"), "colour": "green", "model_digest": "d",
         "model_version": "1", "run_uid": "run-1",
     }  # fmt: skip
-    shift.Request(**values)
+    preconditions.Request(**values)
     with pytest.raises(tekton.BadInput):
-        shift.Request(**(values | changes))
+        preconditions.Request(**(values | changes))
+
+
+LATER, PAST = datetime(2026, 1, 1, 0, 2, tzinfo=UTC), datetime(2026, 1, 1, 0, 0, 59, tzinfo=UTC)
+EXPIRES = "2026-01-01T00:01:00Z"
+
+
+def pending(at: routes.Route, colour: str, weight: int) -> routes.Route:
+    """The Route after a shift that nobody has confirmed."""
+    plan = shifts.plan(at, shifts.target(at, colour, "run-1"), weight, DIGESTS, "run-1", NOW, EXPIRES)
+    return applied(plan, at)
+
+
+@settings(deadline=None)
+@given(COLOURS, st.integers(1, 100))
+def test_a_pending_shift_ends_at_its_expiry_with_everything_where_it_came_from(first, weight) -> None:
+    at = route({first: 100, routes.other(first): 0}, {contract.ANNOTATION_LIVE_DIGEST: DIGESTS[first]})
+    shifted = pending(at, routes.other(first), weight)
+    assert (shifted.shifting, shifted.stable) == (True, first)
+    assert not shifts.expired(shifted, PAST)
+    assert shifts.expired(shifted, LATER)
+    weights, notes = shifts.take_back(shifted, NOW)
+    back = route(weights, {k: v for k, v in {**shifted.annotations, **notes}.items() if v is not None})
+    assert (back.live, back.shifting, back.token) == (first, False, shifted.token + 1)
+    assert back.annotations[contract.ANNOTATION_LIVE_DIGEST] == DIGESTS[first]
+    assert back.annotations[contract.ANNOTATION_REJECTED_DIGEST] == DIGESTS[routes.other(first)]
+    assert back.holder == shifts.GUARD
+
+
+@settings(deadline=None)
+@given(COLOURS, st.integers(1, 100))
+def test_a_confirmed_shift_does_not_expire_and_a_rollback_never_does(first, weight) -> None:
+    at = route({first: 100, routes.other(first): 0})
+    shifted = pending(at, routes.other(first), weight)
+    notes = {k: v for k, v in {**shifted.annotations, **shifts.confirm()}.items() if v is not None}
+    assert not shifts.expired(route(shifted.weights, notes), LATER)
+    undone = applied(planned(shifted, shifts.PREVIOUS, 100, "rollback"), shifted)
+    assert (undone.live, undone.shifting) == (first, False)
+
+
+def test_another_run_may_not_shift_over_a_pending_one() -> None:
+    shifted = pending(route({"blue": 100, "green": 0}), "green", 100)
+    with pytest.raises(tekton.Refused, match="being shifted"):
+        planned(shifted, "green", 50, "run-2")
+    assert planned(shifted, "blue", 100, "run-2").after == {"blue": 100, "green": 0}
+
+
+def test_weights_that_a_person_set_end_what_was_pending() -> None:
+    shifted = pending(route({"blue": 100, "green": 0}), "green", 50)
+    by_hand = route({"blue": 90, "green": 10}, dict(shifted.annotations))
+    assert by_hand.foreign
+    assert not shifts.expired(by_hand, LATER)
+    assert shifts.expired(shifted, LATER)
+
+
+def test_an_expiry_that_cannot_be_read_has_passed() -> None:
+    shifted = pending(route({"blue": 100, "green": 0}), "green", 50)
+    torn = route(shifted.weights, {**shifted.annotations, contract.ANNOTATION_SHIFT_EXPIRES: "soon"})
+    assert shifts.expired(torn, PAST)
+
+
+def test_a_rollback_takes_the_other_colour_out_and_a_shift_names_both() -> None:
+    services = {"blue": "b", "green": "g"}
+    spec = routes.backends({"blue": 0, "green": 100}, services, alone=True)["spec"]
+    assert spec == {"to": {"kind": "Service", "name": "g", "weight": 100}, "alternateBackends": None}
+    assert len(routes.backends({"blue": 0, "green": 100}, services)["spec"]["alternateBackends"]) == 1
+    with pytest.raises(ValueError, match="cannot be taken out"):
+        routes.backends({"blue": 10, "green": 90}, services, alone=True)
+
+
+def test_the_guard_is_told_its_routes_by_variables() -> None:
+    found = guard.guarded({"GUARDED_A": "heat=blue,green", "GUARDED_B": "cell = cell-blue, cell-green", "HOME": "/"})
+    assert found == {"heat": {"blue": "blue", "green": "green"}, "cell": {"blue": "cell-blue", "green": "cell-green"}}
+
+
+@pytest.mark.parametrize("text", ["heat", "heat=blue", "heat=blue,green,red", "=blue,green", "heat=blue,blue"])
+def test_the_guard_refuses_what_names_no_route_with_two_services(text) -> None:
+    with pytest.raises(tekton.BadInput):
+        guard.guarded({"GUARDED_A": text})
+
+
+def test_the_guard_needs_a_route() -> None:
+    with pytest.raises(tekton.BadInput, match="GUARDED_"):
+        guard.guarded({})

@@ -50,12 +50,13 @@ class Change:
 def choose_colour(route: Route | None, deployed: Mapping[str, str], digest: str, run_uid: str) -> Choice:
     """Pick the colour for a digest, given what each colour's InferenceService holds (empty: nothing).
 
-    Raises `tekton.Refused` while another run shifts traffic, and where the Route sends nobody anywhere.
+    Raises `tekton.Refused` while another run shifts traffic, as the colour that it came from is its way back, and where
+    the Route sends nobody anywhere.
     """
     if route is None:
         first = contract.COLOURS[0]
         return Choice(first, "reused" if deployed[first] == digest else "created")
-    if route.split:
+    if route.shifting:
         ours = [colour for colour in contract.COLOURS if deployed[colour] == digest]
         if route.holder == run_uid and ours:
             return Choice(ours[0], "reused")

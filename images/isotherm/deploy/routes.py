@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -57,10 +58,29 @@ class Route:
         return all(weight > 0 for weight in self.weights.values())
 
     @property
+    def foreign(self) -> bool:
+        """Whether the weights are not those that Isotherm wrote last: a person or another program set them."""
+        noted = self.annotations.get(contract.ANNOTATION_SHIFT_WEIGHTS, "")
+        return bool(noted) and noted != describe(self.weights)
+
+    @property
+    def expires(self) -> datetime | None:
+        """When a pending shift is taken back; None where none is pending. Weights set by hand end what was pending."""
+        noted = self.annotations.get(contract.ANNOTATION_SHIFT_EXPIRES, "")
+        return None if self.foreign or not noted else _time(noted)
+
+    @property
+    def shifting(self) -> bool:
+        """Whether a shift is under way: both colours have traffic, or the last write is not confirmed."""
+        return self.split or self.expires is not None
+
+    @property
     def stable(self) -> str | None:
-        """The colour to fall back to: the live one, or the one that was live when the split began."""
+        """The colour to fall back to: the one that was live when a shift that is under way began, else the live one."""
         noted = self.annotations.get(contract.ANNOTATION_PREVIOUS)
-        return self.live or (noted if self.split and noted in self.weights else None)
+        if self.shifting and noted in self.weights:
+            return noted
+        return self.live
 
     @property
     def holder(self) -> str:
@@ -72,6 +92,15 @@ class Route:
         """How often Isotherm has written the weights; it only ever rises."""
         text = self.annotations.get(contract.ANNOTATION_SHIFT_TOKEN, "0")
         return int(text) if text.isdigit() else 0
+
+
+def _time(text: str) -> datetime:
+    """An expiry; one that cannot be read has passed."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def other(colour: str) -> str:
@@ -177,23 +206,28 @@ class Routes:
             )
         return route
 
-    def write(self, route: Route, weights: Weights, annotations: Mapping[str, str | None]) -> Route:
-        """Set weights and annotations in one write, if the Route still is as it was read.
+    def write(
+        self, route: Route, weights: Weights, annotations: Mapping[str, str | None], *, alone: bool = False
+    ) -> Route:
+        """Set weights and annotations in one write, if the Route still is as it was read; `alone`: see `backends`.
 
         Raises `kube.Conflict` when another writer was faster; the caller decides whether to look again.
         """
-        change = backends(weights, self.services) | {"metadata": {"annotations": dict(annotations)}}
+        change = backends(weights, self.services, alone=alone) | {"metadata": {"annotations": dict(annotations)}}
         stored = self.cluster.patch(kube.ROUTE, route.name, change, route.resource_version)
         return parse(stored, self.services)
 
 
-def backends(weights: Weights, services: Services) -> kube.Object:
+def backends(weights: Weights, services: Services, *, alone: bool = False) -> kube.Object:
     """`spec` with the whole backend list for these weights, which must sum to 100, the larger one first.
 
-    Both stay, the second one with weight 0, so that a reader sees where a rollback would go.
+    Both stay, the second one with weight 0, so that a reader sees where a rollback would go. `alone` takes the second
+    one out, as a rollback does: a backend of weight 0 still serves connections that a router keeps to it.
     """
     if set(weights) != set(contract.COLOURS) or sum(weights.values()) != 100 or min(weights.values()) < 0:
         raise ValueError(f"weights {dict(weights)} do not share 100 between {contract.COLOURS}")
     first, second = sorted(contract.COLOURS, key=lambda colour: -weights[colour])
+    if alone and weights[second]:
+        raise ValueError(f"{second} has {weights[second]} % of the traffic and cannot be taken out")
     entries = [{"kind": "Service", "name": services[colour], "weight": weights[colour]} for colour in (first, second)]
-    return {"spec": {"to": entries[0], "alternateBackends": entries[1:]}}
+    return {"spec": {"to": entries[0], "alternateBackends": None if alone else entries[1:]}}

@@ -2,90 +2,32 @@
 
 Reads   ROUTE SERVICE_BLUE SERVICE_GREEN, COLOUR (blue, green, or previous = rollback), MODEL_DIGEST MODEL_VERSION
         (empty with previous), WEIGHT (percent to that colour), ROUTER_URL VERIFY_REQUESTS VERIFY_TIMEOUT_SECONDS,
-        PIPELINE_RUN_UID; folder REPORTS_DIR
+        EXPIRY_SECONDS, PIPELINE_RUN_UID; folder REPORTS_DIR
 Writes  the Route's weights and annotations in one compare-and-set write; shift.json
 Result  RESULT_OUTCOME RESULT_ROUTE_BEFORE RESULT_ROUTE_AFTER RESULT_OBSERVED_SHARE RESULT_LIVE_COLOUR
         RESULT_LIVE_DIGEST RESULT_LIVE_VERSION
 
 A shift that the data plane does not confirm is taken back. A rollback is not: the model it leaves is the one in doubt.
+Until it is confirmed a shift is pending: its expiry stands on the Route, and the guard takes it back once that passes.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import readiness, routes, shifts, traffic
-from isotherm.deploy import weights as router
-
-ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to shift: the Task's params, checked."""
-
-    route: str
-    services: routes.Services
-    colour: str
-    model_digest: str
-    model_version: str
-    run_uid: str
-    weight: int = 100
-    router_url: str = ""
-    verify_requests: int = 200
-    verify_timeout_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.colour not in (*contract.COLOURS, shifts.PREVIOUS):
-            raise tekton.BadInput(f"param colour is {self.colour[:40]!r}", remedy="give blue, green or previous")
-        if not 0 <= self.weight <= 100:
-            raise tekton.BadInput(f"param weight is {self.weight}", remedy="give 0 to 100")
-        if not self.run_uid:
-            raise tekton.BadInput("param pipeline-run-uid is empty", remedy="give $(context.pipelineRun.uid)")
-        if self.verify_requests < 1 or not self.verify_timeout_seconds > 0:
-            raise tekton.BadInput(
-                "params verify-requests and verify-timeout-seconds must be above 0", remedy="give such as 200 and 60"
-            )
-        if self.rollback and self.weight != 100:
-            raise tekton.BadInput("a rollback moves all traffic", remedy="leave param weight at 100")
-        if not self.rollback and not self.model_digest:
-            raise tekton.BadInput("param model-digest is empty", remedy="give the digest that kserve-deploy returned")
-
-    @property
-    def rollback(self) -> bool:
-        """Whether this goes back to the colour that was live before."""
-        return self.colour == shifts.PREVIOUS
+from isotherm.deploy import routes, shifts, traffic
+from isotherm.deploy.pending import ATTEMPTS, Interfered, Pending
+from isotherm.deploy.preconditions import Checked, Preconditions, Request
 
 
-@dataclass(frozen=True)
-class Colour:
-    """What stands behind a colour: its InferenceService's notes and its endpoints."""
-
-    digest: str
-    semver: str
-    claimed_by: str
-    endpoints: int
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A plan whose preconditions hold, with what the verification compares answers to."""
-
-    route: routes.Route
-    plan: shifts.Plan
-    colours: Mapping[str, Colour]
-
-    def expected(self, weights: routes.Weights) -> list[traffic.Expected]:
-        """What the router should make of these weights, with the endpoints that there are."""
-        endpoints = {name: colour.endpoints for name, colour in self.colours.items()}
-        digests = {name: colour.digest for name, colour in self.colours.items()}
-        return traffic.expectations(digests, router.expected_shares(weights, endpoints))
+def _nothing() -> None:
+    """Nothing is pending, so nothing has to be kept alive."""
 
 
 class Shifter:
@@ -95,85 +37,11 @@ class Shifter:
         self.request = request
         self.cluster = cluster
         self.routes = routes.Routes(cluster, request.services)
+        self.preconditions = Preconditions(request, cluster, self.routes)
 
     def check(self) -> Checked:
-        """Read everything anew, plan, and check the preconditions. Reads only.
-
-        Raises `tekton.Refused` saying which precondition does not hold.
-        """
-        request = self.request
-        # The model name is the InferenceService's label, found through the Service: rollback gets no model param.
-        colours = {colour: self._behind(service) for colour, service in request.services.items()}
-        route = self.routes.require(request.route)
-        if not route.admitted:
-            raise tekton.Refused(
-                f"no router carries Route {route.name}: {route.not_admitted_because}",
-                remedy="check the router and the Route's host; nothing was changed",
-            )
-        target = shifts.target(route, request.colour, request.run_uid)
-        now = tekton.rfc3339(tekton.utcnow())
-        digests = {name: colour.digest for name, (colour, _) in colours.items()}
-        plan = shifts.plan(route, target, request.weight, digests, request.run_uid, now)
-        self._refuse_wrong_model(route, plan, colours[target][0])
-        behind = {}
-        for name, (colour, inference_service) in colours.items():
-            serving = plan.after[name] > 0 or plan.before[name] > 0
-            behind[name] = (
-                self._ready(name, colour, inference_service, must=plan.after[name] > 0) if serving else colour
-            )
-        return Checked(route, plan, behind)
-
-    def _refuse_wrong_model(self, route: routes.Route, plan: shifts.Plan, target: Colour) -> None:
-        request, name = self.request, plan.target
-        if request.rollback:
-            noted = route.annotations.get(contract.ANNOTATION_PREVIOUS_DIGEST, "")
-            if noted and plan.target == route.annotations.get(contract.ANNOTATION_PREVIOUS) and target.digest != noted:
-                raise tekton.Refused(
-                    f"{name} holds model {target.digest[:12]} by now, not {noted[:12]}, which was live before",
-                    remedy="deploy and shift the registered version that you want back",
-                )
-            return
-        if target.digest != request.model_digest:
-            raise tekton.Refused(
-                f"{name} holds model {target.digest[:12] or '(none)'}, not {request.model_digest[:12]}",
-                remedy="run kserve-deploy again; nothing was changed",
-            )
-        if request.model_version and target.semver != contract.semver(request.model_version):
-            raise tekton.Refused(
-                f"{name} holds version {target.semver}, not registry version {request.model_version}",
-                remedy="run kserve-deploy again; nothing was changed",
-            )
-        if plan.changes and target.claimed_by != request.run_uid:
-            raise tekton.Refused(
-                f"{name} was claimed by PipelineRun {target.claimed_by or '(unknown)'} in the meantime, not "
-                f"by {request.run_uid}",
-                remedy="start the pipeline again; nothing was changed",
-            )
-
-    def _behind(self, service: str) -> tuple[Colour, str]:
-        """Follow a Service's selector to its InferenceService; empty values where one of them is missing."""
-        stored = self.cluster.get(kube.SERVICE, service)
-        selector = ((stored or {}).get("spec") or {}).get("selector") or {}
-        name = selector.get("serving.kserve.io/inferenceservice", "")
-        found = self.cluster.get(kube.INFERENCE_SERVICE, name) if name else None
-        notes = ((found or {}).get("metadata") or {}).get("annotations") or {}
-        keys = (contract.ANNOTATION_MODEL_DIGEST, contract.ANNOTATION_MODEL_VERSION, contract.ANNOTATION_CLAIMED_BY)
-        digest, semver, claimed_by = (str(notes.get(key, "")) for key in keys)
-        return Colour(digest, semver, claimed_by, 0), name if found else ""
-
-    def _ready(self, name: str, colour: Colour, inference_service: str, *, must: bool) -> Colour:
-        """Count a colour's endpoints; a colour that shall get traffic must be ready with its digest."""
-        service = self.request.services[name]
-        if must:
-            lacking = f"Service {service} leads to no InferenceService"
-            if inference_service:
-                lacking = readiness.state(self.cluster, inference_service, service, colour.digest, colour.claimed_by)
-            if lacking:
-                raise tekton.Refused(
-                    f"{name} cannot take traffic: {lacking}", remedy="make it ready; nothing was changed"
-                )
-        ready = [endpoint for endpoint in readiness.endpoints(self.cluster, service) if endpoint.ready]
-        return replace(colour, endpoints=len(ready))
+        """Check what must hold, anew. Raises `tekton.Refused`."""
+        return self.preconditions.check(self.request.weight)
 
     def shift(self) -> dict[str, Any]:
         """Plan, write, verify, and take back what the data plane does not confirm. Returns the report (`shift.json`).
@@ -183,16 +51,26 @@ class Shifter:
         checked = self.check()
         plan = checked.plan
         _say(f"Route {checked.route.name}: {routes.describe(plan.before)} -> {routes.describe(plan.after)}")
+        if 0 < self.request.weight < 100:
+            # Weights become whole numbers up to 256 per endpoint: not every share can be had.
+            _say(f"asked for {self.request.weight} % on {plan.target}, the router gives {checked.share:.2%}")
         with traffic.Router(self.request.router_url, checked.route.host, tls=checked.route.tls) as client:
             self._probe(client)
-            if not plan.changes:
-                return self._report(checked, checked.route, self._verify(client, checked, plan.after), restored=False)
-            checked, written = self._write(checked)
-            verdict = self._verify(client, checked, plan.after)
-            if not verdict.problem or self.request.rollback:
-                return self._report(checked, written, verdict, restored=False)
-            _say(f"taking the shift back: {verdict.problem}")
-            return self._restore(client, checked, written, verdict)
+            written = checked.route
+            if plan.changes:
+                checked, written = self._write(checked)
+            pending = Pending(self.routes, written, self.request.expiry_seconds, self.request.expiry)
+            try:
+                verdict = self._verify(client, checked, plan.after, beat=pending)
+                if verdict.problem and plan.changes and not self.request.rollback:
+                    _say(f"taking the shift back: {verdict.problem}")
+                    return self._restore(client, checked, pending.route, verdict)
+                if not verdict.problem:
+                    pending.confirm()
+            except Interfered as error:
+                verdict = traffic.Verdict(traffic.Window(), f"{error}; it is left as it is")
+                return self._report(checked, error.route, verdict, restored=False)
+            return self._report(checked, pending.route, verdict, restored=False)
 
     def _probe(self, client: traffic.Router) -> None:
         """Wait until the router can be reached, before anything changes; a rollback goes ahead without."""
@@ -213,7 +91,8 @@ class Shifter:
         """Write weights and notes if the Route is as planned; after a conflict that changed neither, look again."""
         for _ in range(ATTEMPTS):
             try:
-                return checked, self.routes.write(checked.route, checked.plan.after, checked.plan.annotations)
+                plan = checked.plan
+                return checked, self.routes.write(checked.route, plan.after, plan.annotations, alone=plan.back)
             except kube.Conflict:
                 newer = self.check()
                 if shifts.interfered(checked.route, newer.route):
@@ -225,7 +104,9 @@ class Shifter:
                 checked = newer
         raise kube.Conflict(f"Route {checked.route.name} kept changing", remedy="run again; nothing was changed")
 
-    def _verify(self, client: traffic.Router, checked: Checked, weights: routes.Weights) -> traffic.Verdict:
+    def _verify(
+        self, client: traffic.Router, checked: Checked, weights: routes.Weights, *, beat: Callable[[], None] = _nothing
+    ) -> traffic.Verdict:
         expected = checked.expected(weights)
         verdict = traffic.verify(
             client,
@@ -233,6 +114,7 @@ class Shifter:
             requests=self.request.verify_requests,
             timeout_seconds=self.request.verify_timeout_seconds,
             say=_say,
+            beat=beat,
         )
         seen = ", ".join(f"{one.name} {verdict.window.by_digest[one.digest]}" for one in expected)
         _say(f"answers through the Route: {seen} of {verdict.window.requests}")
@@ -245,7 +127,8 @@ class Shifter:
         problem, after = verdict.problem, written
         for _ in range(ATTEMPTS):
             try:
-                after = self.routes.write(after, checked.plan.before, shifts.undo(checked.route, after))
+                notes = shifts.undo(checked.route, after)
+                after = self.routes.write(after, checked.plan.before, notes, alone=0 in checked.plan.before.values())
                 break
             except kube.Conflict:
                 after = self.routes.require(self.request.route)
@@ -311,13 +194,14 @@ def _from_environment() -> dict[str, Any]:
     """Shift what the environment asks for."""
     env = tekton.environment(
         route=str, service_blue=str, service_green=str, colour=str, model_digest=str, model_version=str, weight=int,
-        router_url=str, verify_requests=int, verify_timeout_seconds=float, pipeline_run_uid=str,
+        router_url=str, verify_requests=int, verify_timeout_seconds=float, expiry_seconds=float,
+        pipeline_run_uid=str,
     )  # fmt: skip
     request = Request(
         route=env.route, services=routes.pair(env.service_blue, env.service_green), colour=env.colour,
         model_digest=env.model_digest, model_version=env.model_version, run_uid=env.pipeline_run_uid,
         weight=env.weight, router_url=env.router_url, verify_requests=env.verify_requests,
-        verify_timeout_seconds=env.verify_timeout_seconds,
+        verify_timeout_seconds=env.verify_timeout_seconds, expiry_seconds=env.expiry_seconds,
     )  # fmt: skip
     return Shifter(request, kube.Cluster.from_config()).shift()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from isotherm import contract, tekton
 from isotherm.deploy.routes import Route, Weights, describe, other
@@ -22,7 +23,11 @@ _OWN_NOTES = (
     contract.ANNOTATION_LIVE_SINCE,
     contract.ANNOTATION_PREVIOUS,
     contract.ANNOTATION_PREVIOUS_DIGEST,
+    contract.ANNOTATION_SHIFT_EXPIRES,
+    contract.ANNOTATION_CANDIDATE_DIGEST,
+    contract.ANNOTATION_SHIFT_ENDED,
 )
+GUARD = "guard"  # holder of what the guard writes
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class Plan:
     def changes(self) -> bool:
         """Whether there is anything to write."""
         return dict(self.before) != dict(self.after)
+
+    @property
+    def back(self) -> bool:
+        """Whether it ends a shift: everything to one colour, and nothing pending."""
+        return 100 in self.after.values() and self.annotations.get(contract.ANNOTATION_SHIFT_EXPIRES) is None
 
 
 def target(route: Route, colour: str, holder: str) -> str:
@@ -69,19 +79,20 @@ def _unclear(route: Route, what: str) -> tekton.Refused:
     )
 
 
-def plan(route: Route, target: str, weight: int, digests: Mapping[str, str], holder: str, now: str) -> Plan:
-    """Plan to give `weight` percent to `target` and the rest to the other colour.
+def plan(
+    route: Route, target: str, weight: int, digests: Mapping[str, str], holder: str, now: str, expires: str = ""
+) -> Plan:
+    """Plan to give `weight` percent to `target` and the rest to the other colour, pending until `expires` (empty: not).
 
     The live colour stays the stable one until the target has everything; only then do the notes of the live and the
     previous model change. Raises `tekton.Refused` while another run shifts, and where no colour has traffic: neither
-    holds for a move of everything back to the stable colour, which is always allowed.
+    holds for a move of everything back to the stable colour, which is always allowed and never pending.
     """
     after = {target: weight, other(target): 100 - weight}
     stable = route.stable
-    # `oc set route-backends blue=1` means the same as blue=100 where blue is alone.
-    before = {route.live: 100, other(route.live): 0} if route.live else dict(route.weights)
+    before = _shares(route)
     back = weight == 100 and target == stable
-    if route.split and route.holder != holder and not back:
+    if route.shifting and route.holder != holder and not back:
         raise tekton.Refused(
             f"Route {route.name} is being shifted ({describe(route.weights)}) by PipelineRun "
             f"{route.holder or '(unknown)'}",
@@ -90,8 +101,16 @@ def plan(route: Route, target: str, weight: int, digests: Mapping[str, str], hol
     notes: dict[str, str | None] = {
         contract.ANNOTATION_SHIFT_HOLDER: holder,
         contract.ANNOTATION_SHIFT_TOKEN: str(route.token + 1),
+        contract.ANNOTATION_SHIFT_WEIGHTS: describe(after),
+        contract.ANNOTATION_SHIFT_EXPIRES: None if back else expires or None,
+        contract.ANNOTATION_CANDIDATE_DIGEST: digests[target] if expires and not back else None,
+        contract.ANNOTATION_SHIFT_ENDED: None,
     }
+    if route.annotations.get(contract.ANNOTATION_REJECTED_DIGEST) == digests[target]:
+        notes[contract.ANNOTATION_REJECTED_DIGEST] = None
     live = next((colour for colour, share in after.items() if share == 100), stable)
+    if back and route.live != stable:
+        notes |= {contract.ANNOTATION_LIVE_DIGEST: digests[target], contract.ANNOTATION_LIVE_SINCE: now}
     if live is not None and live != stable:
         notes |= {
             contract.ANNOTATION_LIVE_DIGEST: digests[live],
@@ -104,12 +123,61 @@ def plan(route: Route, target: str, weight: int, digests: Mapping[str, str], hol
     return Plan(target, before, after, notes)
 
 
+def _shares(route: Route) -> Weights:
+    """A Route's weights: `oc set route-backends blue=1` means the same as blue=100 where blue is alone."""
+    return {route.live: 100, other(route.live): 0} if route.live else dict(route.weights)
+
+
 def undo(before: Route, written: Route) -> Notes:
     """Notes that take a shift back: the former ones, and a token that has risen once more, so that it fences older
     writers.
     """
     notes: dict[str, str | None] = {name: before.annotations.get(name) for name in _OWN_NOTES}
-    return {**notes, contract.ANNOTATION_SHIFT_TOKEN: str(written.token + 1)}
+    notes[contract.ANNOTATION_SHIFT_TOKEN] = str(written.token + 1)
+    return notes | _rejection(_shares(before), written)
+
+
+def confirm() -> Notes:
+    """Notes that end a shift well: it is no longer pending, and nothing takes it back but a rollback."""
+    return {contract.ANNOTATION_SHIFT_EXPIRES: None, contract.ANNOTATION_CANDIDATE_DIGEST: None}
+
+
+def expired(route: Route, now: datetime) -> bool:
+    """Whether a pending shift has not been carried on in time."""
+    return route.expires is not None and now >= route.expires
+
+
+def take_back(route: Route, now: str) -> tuple[Weights, Notes]:
+    """Weights and notes by which the guard ends a shift that expired: everything to the colour that was live before.
+
+    It needs the Route alone. Raises `tekton.Refused` where the Route has no note of that colour.
+    """
+    stable = route.annotations.get(contract.ANNOTATION_PREVIOUS, "")
+    if stable not in contract.COLOURS:
+        raise _unclear(route, "has no note of the colour that was live before")
+    weights = {stable: 100, other(stable): 0}
+    notes: dict[str, str | None] = {
+        **confirm(),
+        contract.ANNOTATION_SHIFT_HOLDER: GUARD,
+        contract.ANNOTATION_SHIFT_TOKEN: str(route.token + 1),
+        contract.ANNOTATION_SHIFT_ENDED: f"{now} expired, held by {route.holder or '(unknown)'} with "
+        f"{describe(route.weights)}",
+        contract.ANNOTATION_PREVIOUS: None,
+        contract.ANNOTATION_PREVIOUS_DIGEST: None,
+    }
+    if route.live == other(stable):
+        former = route.annotations.get(contract.ANNOTATION_PREVIOUS_DIGEST)
+        notes |= {contract.ANNOTATION_LIVE_DIGEST: former, contract.ANNOTATION_LIVE_SINCE: now}
+    return weights, notes | _rejection(weights, route)
+
+
+def _rejection(weights: Weights, written: Route) -> dict[str, str | None]:
+    """Notes of weights that take a shift back: what they are, and the model that was tried."""
+    candidate = written.annotations.get(contract.ANNOTATION_CANDIDATE_DIGEST)
+    return {
+        contract.ANNOTATION_SHIFT_WEIGHTS: describe(weights),
+        contract.ANNOTATION_REJECTED_DIGEST: candidate or written.annotations.get(contract.ANNOTATION_REJECTED_DIGEST),
+    }
 
 
 def interfered(planned: Route, newer: Route) -> bool:

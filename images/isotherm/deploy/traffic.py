@@ -151,11 +151,14 @@ def disagreement(window: Window, expected: Sequence[Expected]) -> str:
     return ""
 
 
-def measure(client: Router, expected: Sequence[Expected], requests: int) -> Window:
-    """Send up to `requests` requests; stop at an error or an answer that no share allows: the window is lost."""
+def measure(client: Router, expected: Sequence[Expected], requests: int, beat: Callable[[], None]) -> Window:
+    """Send up to `requests` requests, calling `beat` before each; stop at an error or an answer that no share allows:
+    the window is lost.
+    """
     window = Window()
     allowed = {one.digest for one in expected if one.share > 0}
     while window.requests < requests:
+        beat()
         answer = client.ask()
         window.add(answer)
         if window.failures or answer.digest not in allowed:
@@ -178,8 +181,11 @@ def verify(
     requests: int,
     timeout_seconds: float,
     say: Callable[[str], None],
+    beat: Callable[[], None],
 ) -> Verdict:
     """Measure window after window until one agrees with the shares, an answer is an error, or the time is over.
+
+    `beat` is called before each request and may raise what ends the verification.
 
     Old answers are expected until the router has reloaded, and so is, for a short time, an error that no model signed:
     the router may have just started. A model's error ends it at once.
@@ -187,8 +193,9 @@ def verify(
     deadline, window, said = time.monotonic() + timeout_seconds, Window(), ""
     patience = deadline
     while True:
+        beat()
         try:
-            window = measure(client, expected, requests)
+            window = measure(client, expected, requests, beat)
             problem = disagreement(window, expected)
         except tekton.Unavailable as error:
             window, problem = Window(), error.what

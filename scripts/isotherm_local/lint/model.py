@@ -168,7 +168,7 @@ class Catalog:
 
     def yaml_files(self) -> list[Path]:
         """Every YAML file of the catalog."""
-        rooms = [self.root / room for room in ("tasks", "pipelines", "triggers", "overlays")]
+        rooms = [self.root / room for room in ("tasks", "pipelines", "rollout", "triggers", "overlays")]
         files = [path for room in rooms for path in room.rglob("*") if path.suffix in (".yaml", ".yml")]
         return sorted([*self.root.glob("*.yaml"), *files])
 

@@ -85,7 +85,7 @@ def overlay_lists(catalog: Catalog) -> Iterable[Place]:
     """An overlay lists the rooms, never the root (a cycle), and renames nothing (taskRefs would not follow)."""
     rooms = [
         f"../../{room}"
-        for room in ("tasks", "pipelines", "triggers")
+        for room in ("tasks", "pipelines", "rollout", "triggers")
         if (catalog.root / room / "kustomization.yaml").exists()
     ]
     paths = [catalog.root / "overlays" / name / "kustomization.yaml" for name in OVERLAYS]

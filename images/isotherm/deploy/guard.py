@@ -1,0 +1,123 @@
+"""Take back every shift that nobody carries on: the dead man's switch of route-shift (Deployment route-guard).
+
+Reads   GUARDED_* (each a ROUTE=SERVICE_BLUE,SERVICE_GREEN: a Route and the Services of its colours), POLL_SECONDS;
+        each Route's expiry
+Writes  the Route: everything to the colour that was live before, the other one taken out; a Kubernetes Event
+Exit    on SIGTERM only. An API that does not answer, a Route that cannot be read: told once, tried again at every poll
+
+It needs the API server and nothing else: no registry, no metrics, no git, no pipeline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from datetime import datetime
+
+from isotherm import contract, kube, tekton
+from isotherm.deploy import routes, shifts
+
+PREFIX = "GUARDED_"
+
+
+def guarded(environment: Mapping[str, str]) -> dict[str, routes.Services]:
+    """The Routes of an environment. Raises `tekton.BadInput` on a value that names no Route with two Services."""
+    found = {}
+    for name, text in sorted(environment.items()):
+        if name.startswith(PREFIX):
+            route, _, services = text.replace(" ", "").partition("=")
+            blue, _, green = services.partition(",")
+            if not (route and blue and green) or "," in green:
+                raise tekton.BadInput(f"{name} is {text[:80]!r}", remedy="give ROUTE=SERVICE_BLUE,SERVICE_GREEN")
+            found[route] = routes.pair(blue, green)
+    if not found:
+        raise tekton.BadInput(f"no variable {PREFIX}* names a Route", remedy="give ROUTE=SERVICE_BLUE,SERVICE_GREEN")
+    return found
+
+
+class Guard:
+    """Looks at a set of Routes again and again."""
+
+    def __init__(self, cluster: kube.Cluster, wanted: Mapping[str, routes.Services]) -> None:
+        self._cluster = cluster
+        self._routes = {name: routes.Routes(cluster, services) for name, services in wanted.items()}
+        self._said: dict[str, str] = {}
+
+    def look(self, now: datetime) -> list[str]:
+        """Look once at every Route; return the names of those whose shift was taken back."""
+        return [name for name in self._routes if self._looked_at(name, now)]
+
+    def _looked_at(self, name: str, now: datetime) -> bool:
+        try:
+            done = self._take_back(name, now)
+        except Exception as error:
+            # Whatever is the matter with one Route, the others are looked at, and the next poll tries it again.
+            self._say_once(name, tekton.last_line(error))
+            return False
+        self._said.pop(name, None)
+        return done
+
+    def _take_back(self, name: str, now: datetime) -> bool:
+        mine = self._routes[name]
+        route = mine.get(name)
+        if route is None or not shifts.expired(route, now):
+            return False
+        weights, notes = shifts.take_back(route, tekton.rfc3339(now))
+        after = mine.write(route, weights, notes, alone=True)
+        line = f"Route {name}: {notes[contract.ANNOTATION_SHIFT_ENDED]}; now {routes.describe(after.weights)}"
+        _say(line)
+        self._tell(after, line, now)
+        return True
+
+    def _tell(self, route: routes.Route, message: str, now: datetime) -> None:
+        """Leave a Kubernetes Event on the Route. The traffic is safe by now: an Event that is refused is only told."""
+        try:
+            self._cluster.create(kube.EVENT, event(self._cluster.namespace, route, message, now))
+        except tekton.TaskError as error:
+            _say(f"warning: no Event: {tekton.last_line(error)}")
+
+    def _say_once(self, name: str, line: str) -> None:
+        if self._said.get(name) != line:
+            self._said[name] = line
+            _say(f"Route {name}: {line}")
+
+
+def event(namespace: str, route: routes.Route, message: str, now: datetime) -> kube.Object:
+    """A warning on a Route; it is named after the write's resourceVersion, so that one write tells once."""
+    about = {"apiVersion": kube.ROUTE.api_version, "kind": kube.ROUTE.name, "name": route.name, "namespace": namespace}
+    return {
+        "apiVersion": kube.EVENT.api_version, "kind": kube.EVENT.name,
+        "metadata": {"name": f"{route.name}.{route.resource_version}", "namespace": namespace},
+        "regarding": about, "type": "Warning", "reason": "ShiftTakenBack", "action": "TakeBack",
+        "note": message[:1024], "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": "isotherm.dev/route-guard", "reportingInstance": "route-guard",
+    }  # fmt: skip
+
+
+def _say(line: str) -> None:
+    print(tekton.redact(line), flush=True)
+
+
+def run() -> None:
+    """Guard until SIGTERM."""
+    env = tekton.environment(poll_seconds=float)
+    wanted = guarded(os.environ)
+    guard = Guard(kube.Cluster.from_config(deadline_seconds=env.poll_seconds), wanted)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    _say(f"guarding {', '.join(wanted)} every {env.poll_seconds:g} s")
+    while not ended.wait(env.poll_seconds):
+        guard.look(tekton.utcnow())
+
+
+def main() -> int:
+    """Run as the Deployment route-guard does."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    return tekton.step_main(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
