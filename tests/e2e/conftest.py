@@ -122,8 +122,11 @@ def catalog(target: Target) -> Iterator[Catalog]:
 
 
 def wipe(space: Catalog) -> None:
-    """Remove what an earlier session registered: a champion of before would judge this one's models."""
+    """Remove what an earlier session left: a champion would judge this one's models, runs would be counted with ours."""
     registry = space.registry()
+    if experiment := registry.get_experiment_by_name(MODEL):
+        for run in registry.search_runs([experiment.experiment_id], max_results=1000):
+            registry.delete_run(run.info.run_id)
     for name in (MODEL, OTHER):
         for model in registry.search_registered_models(f"name='{name}'"):
             registry.delete_registered_model(model.name)
