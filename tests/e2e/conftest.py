@@ -122,7 +122,7 @@ def catalog(target: Target) -> Iterator[Catalog]:
 
 
 def wipe(space: Catalog) -> None:
-    """Remove what an earlier session left: a champion would judge this one's models, runs would be counted with ours."""
+    """Remove what an earlier session left: its champion would judge our models, its runs would be counted with ours."""
     registry = space.registry()
     if experiment := registry.get_experiment_by_name(MODEL):
         for run in registry.search_runs([experiment.experiment_id], max_results=1000):
