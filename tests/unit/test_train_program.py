@@ -139,6 +139,7 @@ def test_bad_measurements_are_refused_before_training_naming_file_column_and_row
     last = log.splitlines()[-1]
     assert all(word in last for word in ("measurements.h5", "column u", "row 7"))
     assert not (tmp_path / "work" / "model" / "checkpoints").exists()
+    assert f"error: {report(tmp_path / 'work')['error']}" == last
 
 
 def test_params_come_from_the_environment_when_no_flag_is_given(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import argparse
 import math
 import tempfile
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +31,9 @@ def conclude(
     trained: list[Trained],
     session: Session,
     *,
-    began: datetime,
     train_seconds: float,
 ) -> dict[str, Any]:
-    """Judge, export, log; returns the content of train.json."""
+    """Judge, export, log; returns the content of train.json, its times aside."""
     with torch.no_grad():
         chosen = restarts.choose(trained)
         metrics = judge(inputs, plan, trained, chosen)
@@ -49,12 +47,7 @@ def conclude(
         folder / contract.RUN_MANIFEST_FILE, **experiment(inputs, plan, origin, chosen, metrics, digest)
     )
     sections, hardware_files = artifacts.hardware_report(args.reports_dir)
-    ended = tekton.utcnow()
     report = {
-        "task": "pinn-train",
-        "started_at": tekton.rfc3339(began),
-        "finished_at": tekton.rfc3339(ended),
-        "seconds": (ended - began).total_seconds(),
         "run_id": "",
         "model_uri": "",
         "model_digest": digest,

@@ -124,11 +124,10 @@ class Display:
 
 
 def train(args: argparse.Namespace, credentials: Path | None) -> dict[str, Any]:
-    """Do the whole training; returns the report."""
+    """Do the whole training; returns what the report holds beside its times."""
     from isotherm.data import schema
     from isotherm.pinn import lineage, prepare, recipe, restarts
 
-    began = tekton.utcnow()
     if args.data is None:
         raise tekton.BadInput("no dataset is given", remedy="give --data, or DATA_DIR and DATASET_HASH")
     dataset = schema.load(args.data)
@@ -150,7 +149,7 @@ def train(args: argparse.Namespace, credentials: Path | None) -> dict[str, Any]:
 
     from isotherm.pinn.outcome import conclude
 
-    return conclude(args, inputs, plan, origin, trained, session, began=began, train_seconds=seconds)
+    return conclude(args, inputs, plan, origin, trained, session, train_seconds=seconds)
 
 
 class Session:
@@ -180,8 +179,8 @@ def run() -> None:
     with tekton.results(run_id="", model_uri="", model_digest="", pde_loss="", val_residual="") as results:
         args = parser().parse_args()
         folder = _env("MLFLOW_CREDENTIALS_DIR")
-        report = train(args, Path(folder) if folder else None)
-        tekton.write_report(args.reports_dir / contract.REPORT_TRAIN, report)
+        with tekton.report(args.reports_dir / contract.REPORT_TRAIN, "pinn-train") as report:
+            report.update(train(args, Path(folder) if folder else None))
         results.run_id, results.model_uri = report["run_id"], report["model_uri"]
         results.model_digest, metrics = report["model_digest"], report["metrics"]
         results.pde_loss = f"{metrics[contract.PDE_LOSS]:.6g}"
