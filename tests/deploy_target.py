@@ -164,6 +164,17 @@ class Target:
 
 
 @contextmanager
+def started(folder: Path, mlflow_url: str) -> Iterator[Target]:
+    """A local target of its own below a folder, with a namespace and a model's name that no other test uses."""
+    local = isotherm_local.cluster.Cluster(folder / "state", reload_seconds=0.1, with_mlflow=False)
+    local.start()
+    try:
+        yield Target(local, "plates", mlflow_url, folder, model_name=f"plate-{folder.name[-8:].strip('-')}")
+    finally:
+        local.stop()
+
+
+@contextmanager
 def stubborn_router(digest: str, status: int = 200, *, before: Sequence[str] = (), port: int = 0) -> Iterator[str]:
     """A router that answers everything from one model, whatever the Route says.
 

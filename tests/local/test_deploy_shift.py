@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from deploy_target import CLAIM, IMAGE, SERVICES, Model, Target, stubborn_router
+from deploy_target import CLAIM, IMAGE, SERVICES, Model, Target, started, stubborn_router
 
-import isotherm_local.cluster
 from isotherm import contract, kube, tekton
 from isotherm.deploy import readiness, routes, traffic
 from isotherm.deploy import weights as router
@@ -26,11 +25,7 @@ DEPLOY, SHIFT = "isotherm.deploy.deploy", "isotherm.deploy.shift"
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory, mlflow_url: str) -> Iterator[Target]:
     """A namespace where version 1 serves on blue (its first deployment ran as a program) and version 2 is on green."""
-    folder = tmp_path_factory.mktemp("target")
-    local = isotherm_local.cluster.Cluster(folder / "state", reload_seconds=0.1, with_mlflow=False)
-    local.start()
-    try:
-        found = Target(local, "plates", mlflow_url, folder, model_name=f"plate-{folder.name[-8:].strip('-')}")
+    with started(tmp_path_factory.mktemp("target"), mlflow_url) as found:
         first = found.register(ONE)
         done, results = found.run_program(DEPLOY, **deploy_inputs(found, first))
         assert done.returncode == 0, done.stdout + done.stderr
@@ -40,8 +35,6 @@ def target(tmp_path_factory: pytest.TempPathFactory, mlflow_url: str) -> Iterato
         }  # fmt: skip
         found.deploy(found.register(TWO), "run-2")
         yield found
-    finally:
-        local.stop()
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy_target import OPS_PYTHON, SERVICES, Target, stubborn_router
+from deploy_target import OPS_PYTHON, SERVICES, Target, started, stubborn_router
 from waiting import eventually
 
-import isotherm_local.cluster
 from isotherm import contract, tekton
 from isotherm.deploy import guard, routes, shifts
 
@@ -26,16 +25,10 @@ ONE, TWO = 0.0, 1.0
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory, mlflow_url: str) -> Iterator[Target]:
     """Version 1 live on blue, version 2 ready on green, held by run-2."""
-    folder = tmp_path_factory.mktemp("guarded")
-    local = isotherm_local.cluster.Cluster(folder / "state", reload_seconds=0.1, with_mlflow=False)
-    local.start()
-    try:
-        found = Target(local, "plates", mlflow_url, folder, model_name=f"plate-{folder.name[-8:].strip('-')}")
+    with started(tmp_path_factory.mktemp("guarded"), mlflow_url) as found:
         found.deploy(found.register(ONE), "run-1")
         found.deploy(found.register(TWO), "run-2")
         yield found
-    finally:
-        local.stop()
 
 
 @pytest.fixture

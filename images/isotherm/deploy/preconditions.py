@@ -79,15 +79,16 @@ class Checked:
 
     def expected(self, weights: routes.Weights) -> list[traffic.Expected]:
         """What the router should make of these weights, with the endpoints that there are."""
-        endpoints = {name: colour.endpoints for name, colour in self.colours.items()}
         digests = {name: colour.digest for name, colour in self.colours.items()}
-        return traffic.expectations(digests, router.expected_shares(weights, endpoints))
+        return traffic.expectations(digests, self._shares(weights))
 
     @property
     def share(self) -> float:
         """Share of the traffic, 0 to 1, that the target really gets of the planned weights."""
-        endpoints = {name: colour.endpoints for name, colour in self.colours.items()}
-        return router.expected_shares(self.plan.after, endpoints)[self.plan.target]
+        return self._shares(self.plan.after)[self.plan.target]
+
+    def _shares(self, weights: routes.Weights) -> dict[str, float]:
+        return router.expected_shares(weights, {name: colour.endpoints for name, colour in self.colours.items()})
 
 
 class Preconditions:
