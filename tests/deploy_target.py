@@ -17,7 +17,7 @@ from typing import Any
 
 import isotherm_local.cluster
 from isotherm import contract, kube
-from isotherm.deploy import deploy, preconditions, routes, shift
+from isotherm.deploy import canary, deploy, preconditions, routes, shift
 from isotherm.registry import client as registry
 from isotherm.registry import versions
 
@@ -73,13 +73,15 @@ class Target:
         path = str(self.local.kubeconfig(self.namespace))
         return kube.Cluster(config.new_client_from_config(config_file=path), self.namespace, deadline_seconds=5)
 
-    def register(self, shift_of_u: float, **tags: str) -> Model:
-        """Log and register the bundle whose `u` is shifted by this much; its lineage tags can be replaced."""
+    def register(self, shift_of_u: float, *, hole: bool = False, **tags: str) -> Model:
+        """Log and register the bundle whose `u` is shifted by this much, and NaN where x = 0 with `hole`; its lineage
+        tags can be replaced.
+        """
         client = registry.connect(self.mlflow_url)
         run = client.create_run("0")
         logged = client.create_logged_model("0", name="model", source_run_id=run.info.run_id)
         extra = self.folder / logged.model_id / "extra_files"
-        digest = onnx_models.write_bundle(extra, shift=shift_of_u)
+        digest = onnx_models.write_bundle(extra, shift=shift_of_u, hole=hole)
         (extra / contract.RUN_MANIFEST_FILE).write_text("{}")
         (extra.parent / "MLmodel").write_text(f"artifact_path: model\nmodel_id: {logged.model_id}\nflavors: {{}}\n")
         client.log_model_artifacts(logged.model_id, str(extra.parent))
@@ -104,14 +106,16 @@ class Target:
         client = registry.connect(self.mlflow_url)
         return deploy.deploy(self.deployment(model, uid, **changes), self.cluster, client, self.store, None)
 
-    def shifter(self, colour: str, model: Model | None, uid: str, **changes: Any) -> shift.Shifter:
+    def shifter(
+        self, colour: str, model: Model | None, uid: str, settings: canary.Settings | None = None, **changes: Any
+    ) -> shift.Shifter:
         """Build a shift that runs within this process."""
         values: dict[str, Any] = {
             "route": self.model_name, "services": SERVICES, "colour": colour, "run_uid": uid,
             "model_digest": model.digest if model else "", "model_version": model.version if model else "",
             "router_url": self.router_url, "verify_requests": 50, "verify_timeout_seconds": 20.0,
         }  # fmt: skip
-        return shift.Shifter(preconditions.Request(**(values | changes)), self.cluster)
+        return shift.Shifter(preconditions.Request(**(values | changes)), self.cluster, settings, self.reports)
 
     def stored(self, kind: kube.Kind, name: str) -> kube.Object:
         """Read an object that must exist."""
@@ -144,7 +148,7 @@ class Target:
         names = {
             "isotherm.deploy.deploy": ("colour", "model_digest", "inference_service", "route_created"),
             "isotherm.deploy.shift": (
-                "outcome", "route_before", "route_after", "observed_share",
+                "outcome", "canary_verdict", "route_before", "route_after", "observed_share",
                 "live_colour", "live_digest", "live_version",
             ),
         }[module]  # fmt: skip
@@ -161,6 +165,12 @@ class Target:
             command, env=environment | inputs, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
         )
         return done, {path.name: path.read_text() for path in results.iterdir()}
+
+
+def write_only(shifter: shift.Shifter, checked: preconditions.Checked | None = None) -> routes.Route:
+    """Do a shift's write and nothing after it, as a driver that dies then; returns the Route as it left it."""
+    checked = checked or shifter.check()
+    return shifter._write(shift.Course(checked, checked)).route
 
 
 @contextmanager

@@ -88,6 +88,7 @@ REPORT_EVALUATION = "evaluation.json"
 REPORT_REGISTRATION = "registration.json"
 REPORT_DEPLOYMENT = "deployment.json"
 REPORT_SHIFT = "shift.json"
+REPORT_DECISIONS = "decisions"  # folder with a log of every look at each step of a shift
 REPORT_PROMOTION = "promotion.json"
 REPORT_SUMMARY = "summary.json"
 REPORT_PAGE = "report.html"
@@ -109,6 +110,8 @@ ONNX_BOUNDARY_RESIDUAL = (
 COLOURS = ("blue", "green")
 HEADER_MODEL_VERSION = "X-Model-Version"  # semver, 1.<registry version>.0
 HEADER_MODEL_DIGEST = "X-Model-Digest"
+HEADER_PROBE = "X-Isotherm-Probe"  # on requests that route-shift sends to judge a colour by: not a client's
+PATH_DOMAIN = "/domain"  # where a predictor says what it may be asked
 PREDICTOR_PORT = 8080
 PREDICTOR_ACCOUNT = "isotherm-predictor"  # ServiceAccount of the predictors; KServe reads its Secrets for s3:// models
 ENV_MODEL_VERSION = "MODEL_VERSION"
@@ -130,6 +133,11 @@ METRIC_BC_INPUTS = "pinn_bc_inputs_total"  # points near an edge: what pinn_bc_v
 METRIC_BC_VIOLATIONS = "pinn_bc_violations_total"
 METRIC_BC_RATIO = "pinn_bcViolation_ratio"
 METRIC_LOG_DROPPED = "pinn_prediction_log_dropped_total"
+# Requests with at least one such answer: points of one request are no independent evidence, requests are.
+METRIC_REQUESTS_OOB = "pinn_requests_oob_total"
+METRIC_REQUESTS_RESIDUAL = "pinn_requests_residual_total"
+METRIC_REQUESTS_BC = "pinn_requests_bc_violation_total"
+METRIC_PROBES = "pinn_probe_requests_total"  # requests with HEADER_PROBE: in no other metric, and not logged
 
 # --- Kubernetes -------------------------------------------------------------------------------------------------------
 PREFIX = "isotherm.dev"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lab import git, golang, mlflow, routes, secrets, storage
+from lab import git, golang, mlflow, routes, secrets, storage, watching
 from lab.part import CHECKOUT, Lab, Object
 from waiting import eventually
 
@@ -25,6 +25,7 @@ RUNS = {
     "inverse-heat-pinn": CHECKOUT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml",
     "rollback": CHECKOUT / "pipelines/rollback/runs/rollback.yaml",
     "promote": CHECKOUT / "pipelines/promote/runs/promote.yaml",
+    "canary": CHECKOUT / "pipelines/canary/runs/canary.yaml",
     "deploy-model": CHECKOUT / "pipelines/deploy-model/runs/deploy-model.yaml",
 }
 RUN_SECONDS = 600
@@ -45,6 +46,7 @@ class Target:
     git_folder: Path
     s3: str
     s3_keys: tuple[str, str]
+    prometheus: str  # empty: none is known, canaries are judged by what the predictors say
 
     @classmethod
     def find(cls) -> Target:
@@ -60,12 +62,12 @@ class Target:
             folder = Path(env["E2E_GIT_FOLDER"])
             return cls(
                 env["KUBECONFIG"], "kubectl", env["E2E_MLFLOW"], env["E2E_ROUTER"], env["E2E_GIT"], folder,
-                env["E2E_S3"], keys,
+                env["E2E_S3"], keys, env.get("E2E_PROMETHEUS", ""),
             )  # fmt: skip
         keys = secrets.read(lab)
         return cls(
             str(lab.kubeconfig), str(golang.binary(lab, "kubernetes", "kubectl")), mlflow.URL, routes.URL, git.URL,
-            lab.folder("git"), storage.S3_URL, (keys["s3-access"], keys["s3-secret"]),
+            lab.folder("git"), storage.S3_URL, (keys["s3-access"], keys["s3-secret"]), watching.PROMETHEUS_URL,
         )  # fmt: skip
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:

@@ -87,17 +87,30 @@ def test_the_same_run_again_adds_nothing(catalog: Catalog, first: Finished) -> N
     assert len(catalog.get("inferenceservices", "-l", f"isotherm.dev/model={MODEL}")["items"]) == 1
 
 
-def test_new_data_lands_on_green_takes_the_traffic_and_a_rollback_gives_it_back(
+def test_new_data_waits_on_green_takes_the_traffic_as_a_canary_and_a_rollback_gives_it_back(
     catalog: Catalog, first: Finished
 ) -> None:
-    second = catalog.wait(catalog.run("second", revision=1))
+    second = catalog.wait(catalog.run("second", revision=1, promotion="manual"))
     assert second.succeeded, second.condition
     assert second.task_results("evaluate")["champion-version"] == "1"
-    assert second.task_results("shift")["route-after"] == "blue=0 green=100"
+    assert second.task_results("deploy")["colour"] == "green"
+    assert catalog.route() == {"blue": 100, "green": 0}
+
+    place = {"mlflow-uri": catalog.target.mlflow, "router-url": catalog.target.router}
+    registered = second.task_results("register")
+    model = {name: registered[name] for name in ("model-version", "model-digest")}
+    # Prometheus scrapes every 5 s here, and what nobody asked is judged by the probes.
+    judged = {
+        "step-weights": "20", "bake-seconds": "5", "probes-per-second": "20", "latency-seconds": "5",
+        "prometheus-url": catalog.target.prometheus,
+    }  # fmt: skip
+    canary = catalog.wait(catalog.pipeline_run("canary", "canary", place | model | judged))
+    assert canary.succeeded, canary.condition
+    assert canary.results["canary-verdict"] == "PROMOTE"
+    assert canary.task_results("shift")["route-after"] == "blue=0 green=100"
     assert {catalog.answers().headers["x-model-version"] for _ in range(20)} == {"1.2.0"}
     assert catalog.champion().version == "2"
 
-    place = {"mlflow-uri": catalog.target.mlflow, "router-url": catalog.target.router}
     back = catalog.wait(catalog.pipeline_run("rollback", "back", place))
     assert back.succeeded, json.dumps(back.condition)
     assert back.results["live-version"] == "1"

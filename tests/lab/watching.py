@@ -21,6 +21,7 @@ from lab.part import NODE_IP, Lab, Object, Part
 
 PROMETHEUS_PORT = 9090
 ALERTMANAGER_PORT = 9093
+PROMETHEUS_URL = f"http://{NODE_IP}:{PROMETHEUS_PORT}"
 
 
 def targets(pods: list[Any]) -> list[Object]:
@@ -97,7 +98,7 @@ def prometheus_ready(lab: Lab) -> str:
     """Its own readiness page."""
     daemons.require(lab, "targets")
     daemons.require(lab, "prometheus")
-    return storage.http_answers(f"http://{NODE_IP}:{PROMETHEUS_PORT}/-/ready")
+    return storage.http_answers(f"{PROMETHEUS_URL}/-/ready")
 
 
 def alertmanager_ready(lab: Lab) -> str:

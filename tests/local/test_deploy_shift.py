@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from deploy_target import CLAIM, IMAGE, SERVICES, Model, Target, started, stubborn_router
+from deploy_target import CLAIM, IMAGE, SERVICES, Model, Target, started, stubborn_router, write_only
 
 from isotherm import contract, kube, tekton
 from isotherm.deploy import readiness, routes, traffic
@@ -70,7 +70,9 @@ def shift_inputs(colour: str, model: Model | None, uid: str) -> dict[str, str]:
         "COLOUR": colour, "MODEL_DIGEST": model.digest if model else "",
         "MODEL_VERSION": model.version if model else "",
         "WEIGHT": "100", "VERIFY_REQUESTS": "50", "VERIFY_TIMEOUT_SECONDS": "20",
-        "EXPIRY_SECONDS": "60", "PIPELINE_RUN_UID": uid,
+        "EXPIRY_SECONDS": "60", "PIPELINE_RUN_UID": uid, "STEP_WEIGHTS": "", "INTERVAL_SECONDS": "5",
+        "BAKE_SECONDS": "60", "HOLD_SECONDS": "300", "MAX_ERROR_RATE": "0.01", "MAX_RATIO": "5",
+        "LATENCY_SECONDS": "0.25", "PROBES_PER_SECOND": "5", "PROMETHEUS_URL": "",
     }  # fmt: skip
 
 
@@ -100,6 +102,7 @@ def test_shift_and_rollback_move_every_answer_and_say_so(on_blue: Target) -> Non
     assert results == {
         "outcome": "shifted", "route_before": "blue=100 green=0", "route_after": "blue=0 green=100",
         "observed_share": "1.0000", "live_colour": "green", "live_digest": two.digest, "live_version": two.version,
+        "canary_verdict": "",
     }  # fmt: skip
     report = json.loads((on_blue.reports / contract.REPORT_SHIFT).read_text())
     assert (report["observed"], report["restored"]) == ({"green": 1.0, "n": 50}, False)
@@ -193,7 +196,7 @@ def test_a_human_between_read_and_write_is_noticed_and_wins(on_blue: Target) -> 
     planned = shifter.check()
     on_blue.write_route(**routes.backends({"blue": 50, "green": 50}, SERVICES))
     with pytest.raises(tekton.Refused, match="blue=50 green=50"):
-        shifter._write(planned)
+        write_only(shifter, planned)
     assert dict(on_blue.route().weights) == {"blue": 50, "green": 50}
 
 
@@ -201,8 +204,7 @@ def test_a_change_beside_the_weights_does_not_stop_a_shift(on_blue: Target) -> N
     shifter = on_blue.shifter("green", on_blue.models[TWO], "run-2")
     planned = shifter.check()
     on_blue.write_route(metadata={"labels": {"touched": "yes"}})
-    _, written = shifter._write(planned)
-    assert dict(written.weights) == {"blue": 0, "green": 100}
+    assert dict(write_only(shifter, planned).weights) == {"blue": 0, "green": 100}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy_target import OPS_PYTHON, SERVICES, Target, started, stubborn_router
+from deploy_target import OPS_PYTHON, SERVICES, Target, started, stubborn_router, write_only
 from waiting import eventually
 
 from isotherm import contract, tekton
@@ -48,8 +48,7 @@ def watching(target: Target) -> guard.Guard:
 def left_pending(target: Target, weight: int) -> routes.Route:
     """The Route as a driver leaves it that dies right after its write."""
     shifter = target.shifter("green", target.models[TWO], "run-2", weight=weight)
-    _, written = shifter._write(shifter.check())
-    return written
+    return write_only(shifter)
 
 
 @pytest.mark.parametrize("weight", [1, 50, 100])
@@ -126,7 +125,7 @@ def test_a_driver_that_was_stopped_too_long_finds_its_shift_taken_back_and_leave
 
 def test_the_program_guards_until_it_is_told_to_end(on_blue: Target, tmp_path: Path) -> None:
     shifter = on_blue.shifter("green", on_blue.models[TWO], "run-2", expiry_seconds=1)
-    shifter._write(shifter.check())
+    write_only(shifter)
     environment = {
         "PATH": os.environ["PATH"], "HOME": str(tmp_path), "POLL_SECONDS": "0.2",
         "KUBECONFIG": str(on_blue.local.kubeconfig(on_blue.namespace)), "GUARDED_X": f"{on_blue.model_name}=blue,green",

@@ -15,6 +15,8 @@ import onnx_models
 import pytest
 from predictor_fixtures import POINT, V1, V2, VERSION, Server, answered, rows, serving, tensors
 
+from isotherm import contract
+
 LINEAGE = {"model_version", "data_version", "timestamp"}
 
 
@@ -109,8 +111,32 @@ def test_requests_refusals_and_points_are_counted(server: Server) -> None:
         "pinn_bc_inputs_total": 2,
         "pinn_bc_violations_total": 1,
         "pinn_prediction_log_dropped_total": 0,
+        "pinn_requests_oob_total": 1,
+        "pinn_requests_residual_total": 1,
+        "pinn_requests_bc_violation_total": 1,
+        "pinn_probe_requests_total": 0,
     }
     assert {"pinn_inputs_oob_ratio", "pinn_pde_residual_mean", "pinn_bcViolation_ratio"} <= after.keys()
+
+
+def test_a_probe_is_answered_and_counts_as_nothing_else(server: Server) -> None:
+    before = server.metrics()
+    probe = {contract.HEADER_PROBE: "route-shift"}
+    assert server.http.post(V1, json={"instances": [[5.0, 0.5, 0.5]]}, headers=probe).status_code == 200
+    assert server.http.get("/predict-temperature?x=0.5&y=0.5&t=1", headers=probe).status_code == 200
+    assert server.http.get("/predict-temperature?x=oops&y=0.5&t=1", headers=probe).status_code == 422
+    after = server.metrics()
+    ours = {name for name in after if name.startswith("pinn_") and after[name] != before.get(name)}
+    assert ours == {contract.METRIC_PROBES}
+    assert after[contract.METRIC_PROBES] - before[contract.METRIC_PROBES] == 3
+    # What comes next is a client again.
+    server.http.get("/predict-temperature?x=0.5&y=0.5&t=1")
+    assert server.metrics()["pinn_requests_total"] == before["pinn_requests_total"] + 1
+
+
+def test_the_domain_says_what_may_be_asked(server: Server) -> None:
+    answer = server.http.get(contract.PATH_DOMAIN).json()
+    assert {axis: answer[axis] for axis in "xyt"} == onnx_models.DOMAIN
 
 
 def test_gauges_forget_what_is_older_than_a_thousand_points(server: Server) -> None:

@@ -47,6 +47,12 @@ class Pending:
             self._write({contract.ANNOTATION_SHIFT_EXPIRES: self._expiry()})
             self._last = time.monotonic()
 
+    def look(self) -> None:
+        """See whether the Route still is as this shift wrote it. Raises `Interfered`."""
+        newer = self._routes.require(self.route.name)
+        if shifts.interfered(self.route, newer):
+            raise Interfered(newer)
+
     def confirm(self) -> None:
         """End the shift well. Raises `Interfered`."""
         if self._pending:

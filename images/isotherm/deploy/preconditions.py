@@ -67,6 +67,7 @@ class Colour:
     semver: str
     claimed_by: str
     endpoints: int
+    inference_service: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,14 @@ class Preconditions:
             )
         target = shifts.target(route, request.colour, request.run_uid)
         now = tekton.rfc3339(tekton.utcnow())
-        digests = {name: colour.digest for name, (colour, _) in colours.items()}
+        digests = {name: colour.digest for name, colour in colours.items()}
         expires = "" if request.rollback else request.expiry()
         plan = shifts.plan(route, target, weight, digests, request.run_uid, now, expires)
-        self._refuse_wrong_model(route, plan, colours[target][0])
+        self._refuse_wrong_model(route, plan, colours[target])
         behind = {}
-        for name, (colour, inference_service) in colours.items():
+        for name, colour in colours.items():
             serving = plan.after[name] > 0 or plan.before[name] > 0
-            behind[name] = (
-                self._ready(name, colour, inference_service, must=plan.after[name] > 0) if serving else colour
-            )
+            behind[name] = self._ready(name, colour, must=plan.after[name] > 0) if serving else colour
         return Checked(route, plan, behind)
 
     def _refuse_wrong_model(self, route: routes.Route, plan: shifts.Plan, target: Colour) -> None:
@@ -159,7 +158,7 @@ class Preconditions:
                 remedy="start the pipeline again; nothing was changed",
             )
 
-    def _behind(self, service: str) -> tuple[Colour, str]:
+    def _behind(self, service: str) -> Colour:
         """Follow a Service's selector to its InferenceService; empty values where one of them is missing."""
         stored = self.cluster.get(kube.SERVICE, service)
         selector = ((stored or {}).get("spec") or {}).get("selector") or {}
@@ -168,15 +167,17 @@ class Preconditions:
         notes = ((found or {}).get("metadata") or {}).get("annotations") or {}
         keys = (contract.ANNOTATION_MODEL_DIGEST, contract.ANNOTATION_MODEL_VERSION, contract.ANNOTATION_CLAIMED_BY)
         digest, semver, claimed_by = (str(notes.get(key, "")) for key in keys)
-        return Colour(digest, semver, claimed_by, 0), name if found else ""
+        return Colour(digest, semver, claimed_by, 0, name if found else "")
 
-    def _ready(self, name: str, colour: Colour, inference_service: str, *, must: bool) -> Colour:
+    def _ready(self, name: str, colour: Colour, *, must: bool) -> Colour:
         """Count a colour's endpoints; a colour that shall get traffic must be ready with its digest."""
         service = self.request.services[name]
         if must:
             lacking = f"Service {service} leads to no InferenceService"
-            if inference_service:
-                lacking = readiness.state(self.cluster, inference_service, service, colour.digest, colour.claimed_by)
+            if colour.inference_service:
+                lacking = readiness.state(
+                    self.cluster, colour.inference_service, service, colour.digest, colour.claimed_by
+                )
             if lacking:
                 raise tekton.Refused(
                     f"{name} cannot take traffic: {lacking}", remedy="make it ready; nothing was changed"

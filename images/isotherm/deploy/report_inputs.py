@@ -141,6 +141,19 @@ class Deployment(_Report):
     model_digest: str | None = None
 
 
+class Step(_Lenient):
+    """A step of a canary in shift.json: shares from 0 to 1, times in seconds since the shift began."""
+
+    weight: int
+    share: float
+    observed: float
+    began: float
+    seconds: float
+    verdict: str
+    reason: str
+    looks: list[tuple[float, float, float]] = []
+
+
 class Shift(_Report):
     """shift.json"""
 
@@ -152,6 +165,8 @@ class Shift(_Report):
     outcome: str | None = None
     restored: bool = False
     rollback: bool = False
+    problem: str = ""
+    steps: list[Step] = []
     live_version: str | int | None = None
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import isotherm
 from isotherm import contract, tekton
+from isotherm.deploy import report_rollout
 from isotherm.deploy import report_words as words
 from isotherm.deploy.report_inputs import ALIASES, FAILED, NOT_RUN, SUCCEEDED, Check, Picture, Reports
 from isotherm.deploy.report_summary import metric, skipped_because
@@ -67,6 +68,7 @@ def render(
         pictures=pictures(reports, folder),
         checks=[_check(check) for check in reports.evaluation.checks] if reports.evaluation else [],
         traffic=traffic(summary),
+        rollout=report_rollout.draw(reports.shift),
         lineage=lineage(reports, summary, mlflow_uri),
         tasks=tasks(reports, summary),
         hardware=hardware(reports),

@@ -147,8 +147,8 @@ def expired(route: Route, now: datetime) -> bool:
     return route.expires is not None and now >= route.expires
 
 
-def take_back(route: Route, now: str) -> tuple[Weights, Notes]:
-    """Weights and notes by which the guard ends a shift that expired: everything to the colour that was live before.
+def take_back(route: Route, now: str, holder: str = GUARD, why: str = "expired") -> tuple[Weights, Notes]:
+    """Weights and notes that end a shift, by the guard once it expired: everything to the colour that was live before.
 
     It needs the Route alone. Raises `tekton.Refused` where the Route has no note of that colour.
     """
@@ -158,9 +158,9 @@ def take_back(route: Route, now: str) -> tuple[Weights, Notes]:
     weights = {stable: 100, other(stable): 0}
     notes: dict[str, str | None] = {
         **confirm(),
-        contract.ANNOTATION_SHIFT_HOLDER: GUARD,
+        contract.ANNOTATION_SHIFT_HOLDER: holder,
         contract.ANNOTATION_SHIFT_TOKEN: str(route.token + 1),
-        contract.ANNOTATION_SHIFT_ENDED: f"{now} expired, held by {route.holder or '(unknown)'} with "
+        contract.ANNOTATION_SHIFT_ENDED: f"{now} {why}, held by {route.holder or '(unknown)'} with "
         f"{describe(route.weights)}",
         contract.ANNOTATION_PREVIOUS: None,
         contract.ANNOTATION_PREVIOUS_DIGEST: None,

@@ -125,6 +125,11 @@ def _add_endpoints(app: FastAPI, service: Service) -> None:
         """Temperature at one point given as JSON."""
         return await temperature(service, payload.from_coordinates(request.scope[PAYLOAD]), "u")
 
+    @app.get(contract.PATH_DOMAIN, tags=["Temperature"])
+    async def domain() -> Answer:
+        """What may be asked: the intervals of x, y and t in which the model was trained."""
+        return service.domain()
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(pages.html(app.openapi(), service.identity.model_name))

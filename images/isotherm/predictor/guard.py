@@ -13,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from isotherm.predictor.metrics import Metrics
+from isotherm import contract
+from isotherm.predictor.metrics import PROBING, Metrics
 from isotherm.predictor.payload import Refusal
 
 Message = MutableMapping[str, Any]
@@ -30,6 +31,7 @@ _PREDICTIONS = {
     "GET": re.compile(r"/predict-temperature"),
     "POST": re.compile(r"/predict|/predict-temperature|/v1/models/[^/]+:predict|/v2/models/[^/]+/infer"),
 }
+_PROBE = contract.HEADER_PROBE.lower().encode()
 NOT_SERVED = re.compile(r"/v1/models/[^/]+:explain|/v2/models/[^/]+/versions/.*|/v2/repository/.*")
 _REFUSED_HEADERS = {
     b"content-encoding": "compressed bodies are not read: send plain JSON",
@@ -70,6 +72,7 @@ class Guard:
 
         body = bytearray()
         started = time.perf_counter()
+        probing = PROBING.set(_PROBE in dict(scope["headers"]))
         try:
             if scope["method"] == "POST":
                 if not await self._read(scope, receive, body):
@@ -84,6 +87,7 @@ class Guard:
             self._held -= len(body)
             if status is not None:
                 self._metrics.request(status, time.perf_counter() - started)
+            PROBING.reset(probing)
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> bool:
         """Read the body into `body`; False where the client went away."""

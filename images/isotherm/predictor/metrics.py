@@ -3,11 +3,14 @@
 Gauges look at the last 1,000 points: the share outside the domain, the mean normalised squared PDE residual (points
 with an unknown f left out), and the share of points near an edge that violate the boundary condition. A gauge has no
 sample until a point gives it one. Counters and the summary hold the same quantities since the start, for rates.
+
+A request that says it is a probe (route-shift's own) is counted as such and nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import numpy as np
 import prometheus_client
@@ -18,6 +21,9 @@ from isotherm import contract
 from isotherm.predictor.model import Answer, Floats
 
 WINDOW_POINTS = 1000
+RESIDUAL_LIMIT = contract.GATE_VAL_RESIDUAL_MAX**2  # of the mean over a request's points; one bound for every model
+# Whether the request that is being answered is a probe.
+PROBING: ContextVar[bool] = ContextVar("probing", default=False)
 BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0)
 _HELP = {
     contract.METRIC_REQUESTS: "Prediction requests, answered or not",
@@ -26,10 +32,14 @@ _HELP = {
     contract.METRIC_INPUTS: "Points answered",
     contract.METRIC_INPUTS_OOB: "Points answered that lie outside the domain of the problem",
     contract.METRIC_LOG_DROPPED: "Points that the prediction log could not keep",
+    contract.METRIC_REQUESTS_OOB: "Prediction requests with a point outside the domain of the problem",
+    contract.METRIC_REQUESTS_RESIDUAL: "Prediction requests whose mean normalised squared PDE residual is over 1e-4",
+    contract.METRIC_PROBES: "Prediction requests that route-shift sent to judge this model: in no other metric",
 }
 _BOUNDARY_HELP = {
     contract.METRIC_BC_INPUTS: "Points within 1 % of an edge of the domain",
     contract.METRIC_BC_VIOLATIONS: "Points near an edge whose boundary residual exceeds 3 times the validated one",
+    contract.METRIC_REQUESTS_BC: "Prediction requests with such a violation",
 }
 _RESIDUAL_HELP = "Normalised squared PDE residual of the points answered"
 _GAUGE_HELP = {
@@ -88,6 +98,9 @@ class Metrics:
 
     def request(self, status: int, seconds: float) -> None:
         """Count one prediction request by the status it was answered with."""
+        if PROBING.get():
+            self._counters[contract.METRIC_PROBES].inc()
+            return
         self._counters[contract.METRIC_REQUESTS].inc()
         self._latency.observe(seconds)
         if status >= 500:
@@ -96,17 +109,22 @@ class Metrics:
             self._counters[contract.METRIC_REFUSED].inc()
 
     def points(self, answer: Answer) -> None:
-        """Count the points of one answer."""
+        """Count the points of one request's answer."""
+        if PROBING.get():
+            return
         self._window.add(answer)
         self._counters[contract.METRIC_INPUTS].inc(len(answer.u))
         self._counters[contract.METRIC_INPUTS_OOB].inc(int(answer.outside.sum()))
+        self._counters[contract.METRIC_REQUESTS_OOB].inc(bool(answer.outside.any()))
         known = answer.r2[~np.isnan(answer.r2)]
+        self._counters[contract.METRIC_REQUESTS_RESIDUAL].inc(bool(known.size and known.mean() > RESIDUAL_LIMIT))
         self._r2_sum += float(known.sum())
         self._r2_count += known.size
         if self._boundary:
             near = answer.violation[~np.isnan(answer.violation)]
             self._counters[contract.METRIC_BC_INPUTS].inc(near.size)
             self._counters[contract.METRIC_BC_VIOLATIONS].inc(float(near.sum()))
+            self._counters[contract.METRIC_REQUESTS_BC].inc(bool(near.any()))
 
     def dropped(self, points: int) -> None:
         """Count points that the prediction log had no room for."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from isotherm import contract, tekton
-from isotherm.predictor.metrics import Metrics
+from isotherm.predictor.metrics import PROBING, Metrics
 from isotherm.predictor.model import Floats, HeatModel, NotFinite
 from isotherm.predictor.payload import Question, Refusal
 from isotherm.predictor.prediction_log import PredictionLog
@@ -61,7 +61,7 @@ class Service:
                 raise ModelFault(f"{error}, which lies inside its domain") from error
             raise Refusal(f"{error}: it lies too far outside the domain") from error
         self._metrics.points(answer)
-        if self._log:
+        if self._log and not PROBING.get():
             self._log.put(datetime.now(UTC), answer)
         return {name: getattr(answer, name) for name in question.fields}
 
@@ -73,6 +73,11 @@ class Service:
                 raise Refusal("this model gives no residual: its source f is unknown")
             if self.model.needs_source and question.source is None:
                 raise Refusal("the residual needs f at each point: this model does not know its source")
+
+    def domain(self) -> dict[str, object]:
+        """Return what may be asked: the problem, and the intervals of x, y and t in its units."""
+        metadata = self.model.metadata
+        return {"problem": metadata.problem, **metadata.domain.model_dump(mode="json")}
 
     def lineage(self) -> dict[str, str]:
         """Return the keys that a temperature answer carries beside the value."""

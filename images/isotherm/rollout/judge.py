@@ -158,11 +158,27 @@ class Judge:
         bounds = self.plan.bounds()
         return {m.name: self.states.get(m.name, State()).evidence(bounds) for m in self.plan.metrics}
 
+    def nearness(self) -> tuple[float, float]:
+        """How near a rollback and a promotion are, as shares of their bounds: 0 nothing yet, 1 reached.
+
+        The worst metric decides about the first, the required one that is furthest from fine about the second.
+        """
+        bounds = self.plan.bounds()
+        states = {m.name: self.states.get(m.name, State()) for m in self.plan.metrics}
+        worse = max(min(state.ratio, state.rate) / bounds.worse for state in states.values())
+        fine = min(
+            1.0 if states[m.name].fine else max(states[m.name].ratio / bounds.fine, states[m.name].rate / bounds.fine)
+            for m in self.plan.metrics
+            if m.required
+        )
+        return min(max(worse, 0.0), 1.0), min(max(fine, 0.0), 1.0)
+
     def reason(self) -> str:
         """Say in one line why the verdict is what it is."""
         found = self.evidence()
-        for word in (Evidence.WORSE, Evidence.OPEN):
-            named = [name for name, one in found.items() if one is word]
+        needed_ones = {metric.name for metric in self.plan.metrics if metric.required}
+        for word, names in ((Evidence.WORSE, found.keys()), (Evidence.OPEN, needed_ones)):
+            named = [name for name, one in found.items() if one is word and name in names]
             if named and (word is Evidence.WORSE or not self.problem):
                 return "; ".join(_said(name, self.states.get(name, State()), word) for name in named)
         return self.problem or "every required metric is fine"
