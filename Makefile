@@ -4,7 +4,7 @@ DEV := .venv/dev/bin
 LOCAL := .venv/local/bin
 LAB := PYTHONPATH=tests:scripts:images $(DEV)/python -m lab
 
-.PHONY: help demo demo-stop test lint images test-images lab lab-down lab-status e2e e2e-core bench-local bench-lab bench-events setup lock clean
+.PHONY: help demo demo-stop test lint images test-images lab lab-down lab-status e2e e2e-core bench-local bench-lab bench-events bench-rollout setup lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -64,6 +64,10 @@ bench-events:  ## Measure every bar of the events on the lab and write build/ben
 	@$(PYTHON) scripts/setup.py test
 	@$(LAB) up
 	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/bench_events.py $(ONLY)
+
+bench-rollout:  ## Measure the bars of a traffic shift on the local target and write build/bench/rollout.json (ONLY="gate crash")
+	@$(PYTHON) scripts/setup.py test
+	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/bench_rollout.py $(ONLY)
 
 setup:  ## Make the environments only
 	@$(PYTHON) scripts/setup.py test

@@ -1,0 +1,172 @@
+"""A stage for rollouts that go wrong: a local target with two models, and clusters that fail at a chosen write."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow_server
+from deploy_target import SERVICES, Target, started
+from rollout_history import Recorder
+
+from isotherm import contract, kube
+from isotherm.deploy import canary, guard, preconditions, routes, shift
+from isotherm.deploy.bake import Pace
+
+ONE, TWO = 0.0, 1.0
+STEPS = (20, 50)
+# Quick: what is measured is what happens around the writes, not how long the judge takes.
+JUDGED = canary.Settings(STEPS, Pace(0.2, 0, 60), probes_per_second=400, latency_seconds=5.0)
+
+
+class Killed(BaseException):
+    """The driver is dead: nothing of it runs any more, no `except` and no `finally` that would write."""
+
+
+class Mortal(kube.Cluster):
+    """A cluster whose user dies right before or right after its n-th write (from 1)."""
+
+    def __init__(self, api_client: Any, namespace: str, *, at: int = 0, after: bool = False) -> None:
+        super().__init__(api_client, namespace, deadline_seconds=5)
+        self._at, self._after = at, after
+        self.writes = 0
+
+    def _write(self, *arguments: Any) -> Any:
+        self.writes += 1
+        if self.writes == self._at and not self._after:
+            raise Killed
+        done = super()._write(*arguments)  # type: ignore[misc]
+        if self.writes == self._at:
+            raise Killed
+        return done
+
+
+class Doubtful(kube.Cluster):
+    """A cluster whose API answers some writes with 409, 429 or 500, and loses the answer to others that it did."""
+
+    def __init__(self, api_client: Any, namespace: str, rng: random.Random) -> None:
+        super().__init__(api_client, namespace, deadline_seconds=20)
+        self._rng = rng
+        self.hurt = 0
+        sound = self._custom.patch_namespaced_custom_object
+
+        def patch(**options: Any) -> Any:
+            from kubernetes.client.exceptions import ApiException
+            from urllib3.exceptions import ReadTimeoutError
+
+            draw = self._rng.random()
+            if draw < 0.2:
+                self.hurt += 1
+                raise ApiException(status=self._rng.choice([409, 429, 500]), reason="of the bench")
+            done = sound(**options)
+            if draw < 0.3:
+                self.hurt += 1
+                raise ReadTimeoutError(None, "", "the answer was lost")  # type: ignore[arg-type]
+            return done
+
+        self._custom.patch_namespaced_custom_object = patch
+
+
+@dataclass
+class Stage:
+    """Version 1 live on blue, version 2 ready on green for run-2."""
+
+    target: Target
+    client: Any
+
+    def reset(self, uid: str = "run-2") -> str:
+        """Everything to blue, no note of a former shift; green is `uid`'s. Returns the Route's resourceVersion."""
+        own = [v for name, v in vars(contract).items() if name.startswith(("ANNOTATION_SHIFT", "ANNOTATION_PREV"))]
+        own += [contract.ANNOTATION_CANDIDATE_DIGEST, contract.ANNOTATION_REJECTED_DIGEST]
+        live = {contract.ANNOTATION_LIVE_DIGEST: self.target.models[ONE].digest}
+        both = routes.backends({"blue": 100, "green": 0}, SERVICES)
+        self.target.write_route(
+            metadata={"annotations": dict.fromkeys(own, None) | live, "ownerReferences": None}, **both
+        )
+        notes = self.target.stored(kube.INFERENCE_SERVICE, f"{self.target.model_name}-green")["metadata"]["annotations"]
+        if notes[contract.ANNOTATION_CLAIMED_BY] != uid:
+            self.target.deploy(self.target.models[TWO], uid)
+        return self.target.route().resource_version
+
+    def cluster(self, kind: Callable[..., kube.Cluster] = kube.Cluster, **options: Any) -> Any:
+        """A connection of its own."""
+        return kind(self.client(), self.target.namespace, **options)
+
+    def shifter(
+        self, cluster: kube.Cluster, uid: str = "run-2", settings: canary.Settings | None = JUDGED, **changes: Any
+    ) -> shift.Shifter:
+        """A canary of version 2."""
+        model = self.target.models[TWO]
+        values: dict[str, Any] = {
+            "route": self.target.model_name, "services": SERVICES, "colour": "green", "run_uid": uid,
+            "model_digest": model.digest, "model_version": model.version, "router_url": self.target.router_url,
+            "verify_requests": 30, "verify_timeout_seconds": 20.0,
+        }  # fmt: skip
+        request = preconditions.Request(**(values | changes))
+        return shift.Shifter(request, cluster, settings, self.target.reports)
+
+    def guard(self) -> guard.Guard:
+        """The dead man's switch, to be asked to look."""
+        return guard.Guard(self.cluster(), {self.target.model_name: SERVICES})
+
+    def recorder(self) -> Recorder:
+        """What is read and written of the Route within a block."""
+        return Recorder(self.target.model_name, SERVICES)
+
+
+@contextmanager
+def stage(reload_seconds: float = 0.1) -> Iterator[Stage]:
+    """A target with its own MLflow server, ended with the block."""
+    from kubernetes import config
+
+    with tempfile.TemporaryDirectory(prefix="rollout-") as temporary:
+        folder, port = Path(temporary), mlflow_server.free_port()
+        (folder / "mlflow").mkdir()
+        server = mlflow_server.start(folder / "mlflow", port)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            mlflow_server.wait_until_up(server, url, folder / "mlflow" / "server.log")
+            with started(folder / "target", url, reload_seconds=reload_seconds) as target:
+                target.deploy(target.register(ONE), "run-1")
+                target.deploy(target.register(TWO), "run-2")
+                path = str(target.local.kubeconfig(target.namespace))
+                yield Stage(target, lambda: config.new_client_from_config(config_file=path))
+        finally:
+            mlflow_server.stop(server)
+
+
+@contextmanager
+def guarding(one: Stage, seconds: float = 0.2) -> Iterator[None]:
+    """A guard that looks again and again, beside what the block does."""
+    from isotherm import tekton
+
+    ended, guards = threading.Event(), one.guard()
+
+    def look() -> None:
+        while not ended.wait(seconds):
+            guards.look(tekton.utcnow())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def wait_for(what: Callable[[], bool], seconds: float) -> float:
+    """Seconds until something holds; inf where it does not in time."""
+    began = time.monotonic()
+    while not what():
+        if time.monotonic() - began > seconds:
+            return float("inf")
+        time.sleep(0.05)
+    return time.monotonic() - began

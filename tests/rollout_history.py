@@ -1,0 +1,91 @@
+"""What must never have happened to a Route, checked on everything that was written to it.
+
+`Recorder` keeps what this process read and wrote, drivers, guards and persons alike; `violations` judges the versions
+of one Route in their order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from isotherm import contract, kube
+from isotherm.deploy import routes, shifts
+
+
+class Recorder:
+    """Every version of a Route that an answer of the API to this process held, within the block."""
+
+    def __init__(self, name: str, services: routes.Services) -> None:
+        self._name, self._services = name, services
+        self._lock = threading.Lock()
+        self._seen: dict[int, routes.Route] = {}
+        self._original: Callable[..., Any] = kube._translated
+
+    def __enter__(self) -> Recorder:
+        kube._translated = self._translated
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        kube._translated = self._original
+
+    def _translated(self, verb: str, kind: kube.Kind, name: str, namespace: str, call: Callable[[], Any]) -> Any:
+        answer = self._original(verb, kind, name, namespace, call)
+        if kind is kube.ROUTE and name == self._name and verb in ("get", "patch"):
+            stored = {**answer, "metadata": {**answer["metadata"], "ownerReferences": []}}
+            with self._lock:
+                self._seen[int(answer["metadata"]["resourceVersion"])] = routes.parse(stored, self._services)
+        return answer
+
+    def since(self, version: str) -> list[routes.Route]:
+        """The versions from this one on, in order."""
+        with self._lock:
+            return [route for number, route in sorted(self._seen.items()) if number >= int(version)]
+
+
+def violations(seen: Sequence[routes.Route], plans: dict[str, Sequence[int]] | None = None) -> list[str]:
+    """Say what is wrong with a history. `plans` has by holder the weights that its shift may give its target.
+
+    A change of weights without one of the token is somebody else's, who may do anything.
+    """
+    return [problem for before, after in pairwise(seen) for problem in _step(before, after, plans or {})]
+
+
+def _step(before: routes.Route, after: routes.Route, plans: dict[str, Sequence[int]]) -> list[str]:
+    where = f"{before.resource_version} -> {after.resource_version}"
+    moved = f"{routes.describe(before.weights)} -> {routes.describe(after.weights)}"
+    found = []
+    if after.token < before.token:
+        found.append(f"{where}: the token fell from {before.token} to {after.token}")
+    changed = dict(before.weights) != dict(after.weights)
+    if after.token == before.token:
+        # A heartbeat, a confirmation, or a person: none of them touches who wrote the weights, and which.
+        noted = contract.ANNOTATION_SHIFT_HOLDER, contract.ANNOTATION_SHIFT_WEIGHTS
+        if any(before.annotations.get(note) != after.annotations.get(note) for note in noted):
+            found.append(f"{where}: {after.holder or '(nobody)'} moved {moved} with token {after.token}, used before")
+        return found
+    if after.token > before.token + 1:
+        found.append(f"{where}: two writes for one token, {before.token} to {after.token}")
+    if sum(after.weights.values()) != 100:
+        found.append(f"{where}: weights {moved} do not share 100")
+    if after.annotations.get(contract.ANNOTATION_SHIFT_WEIGHTS) != routes.describe(after.weights):
+        found.append(f"{where}: the noted weights are not those of the same write")
+    back = before.stable is not None and after.weights.get(before.stable) == 100
+    if before.shifting and not before.foreign and after.holder != before.holder and not back:
+        found.append(f"{where}: {after.holder or '(nobody)'} moved {moved} while {before.holder} was shifting")
+    if changed and not back and after.expires is None and not _first_shares(before):
+        found.append(f"{where}: {moved} by {after.holder} stands without an expiry")
+    if after.holder == shifts.GUARD and not back:
+        found.append(f"{where}: the guard moved {moved}, not back")
+    if after.holder in plans and not back:
+        target = routes.other(before.stable) if before.stable else ""
+        if after.weights.get(target, 0) not in plans[after.holder]:
+            found.append(f"{where}: {moved} is no step of {after.holder}")
+    return found
+
+
+def _first_shares(route: routes.Route) -> bool:
+    """Whether nothing is known of who was live: no colour had all traffic, and none is noted."""
+    return route.stable is None
