@@ -147,6 +147,7 @@ class Target:
         results.mkdir()
         names = {
             "isotherm.deploy.deploy": ("colour", "model_digest", "inference_service", "route_created"),
+            "isotherm.deploy.shadow": ("outcome", "reason", "disagreement"),
             "isotherm.deploy.shift": (
                 "outcome", "canary_verdict", "route_before", "route_after", "observed_share",
                 "live_colour", "live_digest", "live_version",

@@ -88,6 +88,7 @@ REPORT_EVALUATION = "evaluation.json"
 REPORT_REGISTRATION = "registration.json"
 REPORT_DEPLOYMENT = "deployment.json"
 REPORT_SHIFT = "shift.json"
+REPORT_SHADOW = "shadow.json"
 REPORT_DECISIONS = "decisions"  # folder with a log of every look at each step of a shift
 REPORT_PROMOTION = "promotion.json"
 REPORT_SUMMARY = "summary.json"

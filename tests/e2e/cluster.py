@@ -26,6 +26,7 @@ RUNS = {
     "rollback": CHECKOUT / "pipelines/rollback/runs/rollback.yaml",
     "promote": CHECKOUT / "pipelines/promote/runs/promote.yaml",
     "canary": CHECKOUT / "pipelines/canary/runs/canary.yaml",
+    "shadow": CHECKOUT / "pipelines/shadow/runs/shadow.yaml",
     "deploy-model": CHECKOUT / "pipelines/deploy-model/runs/deploy-model.yaml",
 }
 RUN_SECONDS = 600

@@ -170,6 +170,18 @@ class Shift(_Report):
     live_version: str | int | None = None
 
 
+class Shadow(_Report):
+    """shadow.json"""
+
+    colour: str | None = None
+    requests: int | None = None
+    source: str | None = None
+    outcome: str | None = None
+    reason: str = ""
+    disagreement: float | None = None
+    counts: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
+
+
 @dataclass(frozen=True)
 class Reports:
     """Everything a run reported; None where a Task did not get to write its report."""
@@ -179,6 +191,7 @@ class Reports:
     evaluation: Evaluation | None = None
     registration: Registration | None = None
     deployment: Deployment | None = None
+    replay: Shadow | None = None
     shift: Shift | None = None
     promotion: Registration | None = None
     notes: list[str] = field(default_factory=list)
@@ -196,6 +209,7 @@ _FILES: Mapping[str, tuple[str, str, type[_Report]]] = {
     "evaluate": ("evaluation", contract.REPORT_EVALUATION, Evaluation),
     "register": ("registration", contract.REPORT_REGISTRATION, Registration),
     "deploy": ("deployment", contract.REPORT_DEPLOYMENT, Deployment),
+    "replay": ("replay", contract.REPORT_SHADOW, Shadow),
     "shift": ("shift", contract.REPORT_SHIFT, Shift),
     "promote": ("promotion", contract.REPORT_PROMOTION, Registration),
 }

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from isotherm import contract
-from isotherm.deploy.report_inputs import ALIASES, Deployment, Reports
+from isotherm.deploy.report_inputs import ALIASES, Deployment, Reports, Shadow
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -100,6 +100,8 @@ def headline(reports: Reports, summary: Mapping[str, Any]) -> Headline:
         return Headline("The gate said no", f"{reason_text(reports)} Traffic stayed where it was.", "stopped")
     if reports.shift:
         return _shifted(reports, summary)
+    if reports.replay:
+        return _replayed(reports.replay)
     if reports.deployment and reports.deployment.dry_run:
         return Headline("Planned, not deployed", "This was a dry run: the plan is below, traffic stayed.", "plain")
     if reports.deployment:
@@ -107,6 +109,14 @@ def headline(reports: Reports, summary: Mapping[str, Any]) -> Headline:
     if not reports.by_task():
         return Headline("Nothing was reported", "No Task of this run left a report.", "plain")
     return Headline("The run ended before any traffic moved", reason_text(reports), "plain")
+
+
+def _replayed(shadow: Shadow) -> Headline:
+    """A shadow changes nothing: it says what a model without traffic made of the requests."""
+    asked = f"{shadow.requests} requests of {shadow.source} were asked again. Traffic stayed where it was."
+    if shadow.outcome == contract.VERDICT_PASS:
+        return Headline("The model passed its replay", f"It may take traffic. {asked}", "good")
+    return Headline("The model did not pass its replay", f"{shadow.reason.capitalize()}. {asked}", "stopped")
 
 
 def _waiting(deployment: Deployment) -> Headline:
