@@ -220,7 +220,7 @@ def rivals(rounds: int = 20) -> list[Bar]:
 
             def run(uid: str, stop: float, ends: dict[str, str] = ends) -> None:
                 try:
-                    one.target.deploy(one.target.models[TWO], uid)
+                    one.target.deploy(one.target.models[TWO], uid, ready_timeout_seconds=10.0)
                     shifter = one.shifter(one.cluster(), uid, expiry_seconds=2.0, verify_timeout_seconds=10.0)
                     write = shifter.routes.write
 

@@ -26,7 +26,7 @@ def test_catalog_holds_the_tasks_and_pipelines_that_it_promises() -> None:
     catalog = Catalog(ROOT)
     assert sorted(catalog.tasks) == [
         "dvc-fetch", "evaluate-metrics", "event-admit", "kserve-deploy", "mlflow-register", "pinn-train", "report-run",
-        "route-shift",
+        "route-shift", "shadow-replay",
     ]  # fmt: skip
     chain = {task["name"]: task["taskRef"]["name"] for _, task in catalog.pipelines["inverse-heat-pinn"].items("tasks")}
     assert chain == {

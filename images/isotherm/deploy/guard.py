@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import routes, shifts
+from isotherm.deploy import notices, routes, shifts
 
 PREFIX = "GUARDED_"
 
@@ -69,32 +69,13 @@ class Guard:
         after = mine.write(route, weights, notes, alone=True)
         line = f"Route {name}: {notes[contract.ANNOTATION_SHIFT_ENDED]}; now {routes.describe(after.weights)}"
         _say(line)
-        self._tell(after, line, now)
+        notices.tell(self._cluster, after, notices.TAKEN_BACK, line, now, reporter="route-guard", say=_say)
         return True
-
-    def _tell(self, route: routes.Route, message: str, now: datetime) -> None:
-        """Leave a Kubernetes Event on the Route. The traffic is safe by now: an Event that is refused is only told."""
-        try:
-            self._cluster.create(kube.EVENT, event(self._cluster.namespace, route, message, now))
-        except tekton.TaskError as error:
-            _say(f"warning: no Event: {tekton.last_line(error)}")
 
     def _say_once(self, name: str, line: str) -> None:
         if self._said.get(name) != line:
             self._said[name] = line
             _say(f"Route {name}: {line}")
-
-
-def event(namespace: str, route: routes.Route, message: str, now: datetime) -> kube.Object:
-    """A warning on a Route; it is named after the write's resourceVersion, so that one write tells once."""
-    about = {"apiVersion": kube.ROUTE.api_version, "kind": kube.ROUTE.name, "name": route.name, "namespace": namespace}
-    return {
-        "apiVersion": kube.EVENT.api_version, "kind": kube.EVENT.name,
-        "metadata": {"name": f"{route.name}.{route.resource_version}", "namespace": namespace},
-        "regarding": about, "type": "Warning", "reason": "ShiftTakenBack", "action": "TakeBack",
-        "note": message[:1024], "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "reportingController": "isotherm.dev/route-guard", "reportingInstance": "route-guard",
-    }  # fmt: skip
 
 
 def _say(line: str) -> None:

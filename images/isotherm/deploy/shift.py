@@ -5,7 +5,8 @@ Reads   ROUTE SERVICE_BLUE SERVICE_GREEN, COLOUR (blue, green, or previous = rol
         EXPIRY_SECONDS, PIPELINE_RUN_UID; of a canary STEP_WEIGHTS (empty: at once) INTERVAL_SECONDS BAKE_SECONDS
         HOLD_SECONDS MAX_ERROR_RATE MAX_RATIO LATENCY_SECONDS PROBES_PER_SECOND PROMETHEUS_URL (empty: the predictors
         are asked), optional credentials in PROMETHEUS_CREDENTIALS_DIR; folder REPORTS_DIR
-Writes  the Route's weights and annotations in one compare-and-set write a step; shift.json, decisions/WEIGHT.jsonl
+Writes  the Route's weights and annotations in one compare-and-set write a step; an Event on the Route; shift.json,
+        decisions/WEIGHT.jsonl
 Result  RESULT_OUTCOME RESULT_CANARY_VERDICT RESULT_ROUTE_BEFORE RESULT_ROUTE_AFTER RESULT_OBSERVED_SHARE
         RESULT_LIVE_COLOUR RESULT_LIVE_DIGEST RESULT_LIVE_VERSION
 
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import routes, shifts, traffic
+from isotherm.deploy import notices, routes, shifts, traffic
 from isotherm.deploy.bake import Pace
 from isotherm.deploy.canary import Canary, Settings, steps, token
 from isotherm.deploy.pending import ATTEMPTS, Interfered, Pending
@@ -128,6 +129,9 @@ class Shifter:
                     return f"the canary is rolled back at {weight} %: {baked.reason}"
         if course.pending is not None:
             course.pending.confirm()
+            if course.moved:
+                judged = ", ".join(f"{step['weight']} % {step['verdict']}" for step in course.steps)
+                self._tell(course.route, notices.SHIFTED, f"confirmed by the data plane {judged}".rstrip())
         return ""
 
     def _ahead(self, checked: Checked) -> list[int]:
@@ -226,7 +230,12 @@ class Shifter:
             problem += f"; restored to {routes.describe(after.weights)}"
             problem += f", which the data plane does not confirm: {again.problem}" if again.problem else " and verified"
         course.verdict = replace(course.verdict, problem=problem)
+        self._tell(after, notices.TAKEN_BACK, problem)
         return self._report(course, after, restored=restored)
+
+    def _tell(self, route: routes.Route, reason: str, message: str) -> None:
+        about = f"{routes.describe(route.weights)}, PipelineRun {self.request.run_uid}: {message}"
+        notices.tell(self.cluster, route, reason, about, tekton.utcnow(), reporter="route-shift", say=_say)
 
     def _former(self, course: Course, after: routes.Route) -> tuple[routes.Weights, shifts.Notes]:
         """Weights and notes from before this shift; one that went on with what it had left knows the colour only."""
