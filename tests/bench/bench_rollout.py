@@ -110,6 +110,7 @@ class Load:
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(kind,)) for kind in ("new", "kept", "jar")]
         self.answers: list[tuple[float, str, int, str]] = []  # time, kind, status (0: none), digest
+        self.lost: list[str] = []
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -131,8 +132,9 @@ class Load:
             try:
                 answer = client.get(self._url, headers=headers)
                 status, digest = answer.status_code, answer.headers.get(contract.HEADER_MODEL_DIGEST, "")
-            except httpx.HTTPError:
+            except httpx.HTTPError as error:
                 status, digest = 0, ""
+                self.lost.append(f"{kind}: {type(error).__name__} {error}")
             self.answers.append((time.monotonic(), kind, status, digest))
         for client in clients:
             client.close()
@@ -155,11 +157,19 @@ def rollback(cycles: int = 15) -> list[Bar]:
                 course.pending = back._write(course)
                 written = time.monotonic() - began
                 time.sleep(8)
-            last = max((a[0] for a in load.answers if a[3] == canary), default=began) - began
-            sticky = sum(a[3] == canary and a[1] == "jar" and a[0] - began > last for a in load.answers)
+            ends = {
+                kind: max((a[0] for a in load.answers if a[3] == canary and a[1] == kind), default=began) - began
+                for kind in ("new", "kept", "jar")
+            }
+            last = max(ends.values())
+            # A client with a cookie that the router honours would stay with the canary when the others have left it.
+            limit = began + max(ends["new"], ends["kept"]) + 0.5
+            sticky = sum(a[3] == canary and a[1] == "jar" and a[0] > limit for a in load.answers)
             wrong = sum(not 200 <= a[2] < 300 for a in load.answers)
             lost, asked = lost + wrong, asked + len(load.answers)
-            rows.append({"write": written, "last_canary_answer": last, "sticky": sticky, "lost": wrong})
+            rows.append(
+                {"write": written, "last_canary_answer": last, "sticky": sticky, "lost": wrong, "errors": load.lost}
+            )
     raw = keep("rollout-rollback", rows)
     p95 = statistics.quantiles([row["last_canary_answer"] for row in rows], n=20)[-1]
     return [
