@@ -7,6 +7,7 @@ of the current kubeconfig and, where there is none, on the local target.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -102,6 +103,28 @@ def status(options: argparse.Namespace) -> int:
     from isotherm_local import live
 
     return live.print_status(live.api_client(options.state, options.local), options.namespace, options.json)
+
+
+def decisions(options: argparse.Namespace) -> int:
+    """Judge a canary's log again; an exit code of 0 means that every verdict follows from the counts beside it."""
+    from isotherm.rollout import decisions as log
+
+    try:
+        lines = options.file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise tekton.BadInput(
+            f"{options.file} cannot be read ({error.strerror})", remedy="give a decisions/*.jsonl"
+        ) from error
+    try:
+        for line, verdict in zip(lines[1:], log.replay(lines), strict=True):
+            record = json.loads(line)
+            print(f"{record.get('seconds', 0):7.1f} s  {verdict.value:<8}  {record['reason']}")
+    except log.WrongLog as error:
+        raise tekton.Refused(
+            f"{options.file}: {error}", remedy="somebody changed it, or it is no decision log"
+        ) from error
+    print(f"{len(lines) - 1} verdicts follow from their counts")
+    return 0
 
 
 def rollback(options: argparse.Namespace) -> int:
@@ -222,6 +245,10 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("-p", "--param", **setting)
     back.add_argument("--local", action="store_true", help="on the local target, whatever the current kubeconfig says")
     back.set_defaults(action=rollback)
+
+    judged = commands.add_parser("decisions", help="judge the log of a canary's step again")
+    judged.add_argument("file", type=Path, metavar="FILE", help="decisions/WEIGHT.jsonl of a run's reports")
+    judged.set_defaults(action=decisions)
 
     events.add(commands, place)
 

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from tekton_yaml import giving, pipeline_run, spec, task, write
 
+from isotherm.rollout import decisions
+from isotherm.rollout.judge import Judge, Look, Metric, Plan
+from isotherm.rollout.sequential import Counts
 from isotherm_local import cli
 from isotherm_local.runner import display, record
 from isotherm_local.runner.documents import ROOT
@@ -148,3 +151,21 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: a: why")
     assert json.loads((tmp_path / "state/namespaces/default/runs/it/run.json").read_text())["reason"] == "Failed"
+
+
+def test_a_canary_s_log_is_judged_again_and_a_changed_one_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan((Metric("errors"),))
+    look = Look({"errors": (Counts(9, 40), Counts(1, 360))})
+    judge, path = Judge(plan).see(look), tmp_path / "010.jsonl"
+    lines = [decisions.header(plan, weight=10), decisions.line(judge, look, seconds=5.0)]
+    path.write_text("\n".join(lines) + "\n")
+    assert cli.main(["decisions", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "ROLLBACK  errors is worse: canary 9/40, stable 1/360" in out
+    assert out.endswith("1 verdicts follow from their counts\n")
+    path.write_text(path.read_text().replace("ROLLBACK", "PROMOTE"))
+    assert cli.main(["decisions", str(path)]) != 0
+    assert "line 2 says PROMOTE, but its counts say ROLLBACK" in capsys.readouterr().err
+    assert cli.main(["decisions", str(tmp_path / "none")]) == 2
