@@ -33,7 +33,14 @@ def test_catalog_holds_the_tasks_and_pipelines_that_it_promises() -> None:
         "admit": "event-admit", "fetch-data": "dvc-fetch", "train": "pinn-train", "evaluate": "evaluate-metrics",
         "register": "mlflow-register", "deploy": "kserve-deploy", "shift": "route-shift", "promote": "mlflow-register",
     }  # fmt: skip
-    assert sorted(catalog.pipelines) == ["canary", "deploy-model", "inverse-heat-pinn", "promote", "rollback", "shadow"]
+    assert sorted(catalog.pipelines) == [
+        "blue-green",
+        "canary",
+        "deploy-model",
+        "inverse-heat-pinn",
+        "rollback",
+        "shadow",
+    ]
 
 
 def test_generated_readmes_keep_what_people_wrote_after_them(tmp_path: Path) -> None:

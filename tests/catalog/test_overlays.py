@@ -43,7 +43,7 @@ def test_root_is_the_catalog_without_a_namespace() -> None:
     assert {name for kind, name in objects if kind == "Pipeline"} == {
         "deploy-model",
         "inverse-heat-pinn",
-        "promote",
+        "blue-green",
         "canary",
         "rollback",
         "shadow",
@@ -85,9 +85,9 @@ def test_overlays_differ_as_the_documents_say(overlay: str) -> None:
     assert resources["limits"] == {"memory": resources["requests"]["memory"]}
     for param in (*OF_BOTH, "min-improvement", "promotion"):
         assert default(objects, param) == wanted[param], param
-    for param, pipeline in product(OF_BOTH, ("promote", "canary", "shadow", "deploy-model")):
+    for param, pipeline in product(OF_BOTH, ("blue-green", "canary", "shadow", "deploy-model")):
         assert default(objects, param, pipeline) == wanted[param], (param, pipeline)
-    for pipeline in ("inverse-heat-pinn", "promote", "canary", "shadow", "deploy-model"):
+    for pipeline in ("inverse-heat-pinn", "blue-green", "canary", "shadow", "deploy-model"):
         assert ("@sha256:" in default(objects, "predictor-image", pipeline)) is wanted["pinned"]
     assert ("ConfigMap", "settings") not in objects
 

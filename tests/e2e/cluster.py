@@ -24,7 +24,7 @@ BUILD = CHECKOUT / "build" / "e2e"
 RUNS = {
     "inverse-heat-pinn": CHECKOUT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml",
     "rollback": CHECKOUT / "pipelines/rollback/runs/rollback.yaml",
-    "promote": CHECKOUT / "pipelines/promote/runs/promote.yaml",
+    "blue-green": CHECKOUT / "pipelines/blue-green/runs/blue-green.yaml",
     "canary": CHECKOUT / "pipelines/canary/runs/canary.yaml",
     "shadow": CHECKOUT / "pipelines/shadow/runs/shadow.yaml",
     "deploy-model": CHECKOUT / "pipelines/deploy-model/runs/deploy-model.yaml",

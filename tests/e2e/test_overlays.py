@@ -96,7 +96,7 @@ def test_production_pins_images_by_digest_and_waits_for_a_person(prod: Catalog) 
 
 
 def approve(prod: Catalog, ended: Finished) -> None:
-    """What a person does: start Pipeline promote with version and digest of the run's report."""
+    """What a person does: start Pipeline blue-green with version and digest of the run's report."""
     registered = ended.task_results("register")
     params = {
         "model-version": registered["model-version"],
@@ -110,5 +110,5 @@ def approve(prod: Catalog, ended: Finished) -> None:
         {"name": "model-store-credentials", "secret": {"secretName": "model-store"}},
     ]
     name = f"approve-{registered['model-version']}"
-    promoted = prod.wait(prod.pipeline_run("promote", name, params, workspaces=workspaces))
+    promoted = prod.wait(prod.pipeline_run("blue-green", name, params, workspaces=workspaces))
     assert promoted.succeeded, (promoted.condition, promoted.states())

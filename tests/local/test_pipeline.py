@@ -11,7 +11,7 @@ from local_pipeline import MODEL, ROOT, Target, started
 from isotherm import contract
 from isotherm_local.runner.record import RunRecord
 
-PROMOTE = ROOT / "pipelines/promote/runs/promote.yaml"
+PROMOTE = ROOT / "pipelines/blue-green/runs/blue-green.yaml"
 ROLLBACK = ROOT / "pipelines/rollback/runs/rollback.yaml"
 
 
@@ -109,7 +109,7 @@ def test_with_manual_promotion_a_model_waits_on_the_idle_colour_until_a_person_p
     assert registry.get_model_version_by_alias(MODEL, contract.ALIAS_CHALLENGER).version == version
     assert registry.get_model_version_by_alias(MODEL, contract.ALIAS_CHAMPION).version == "1"
     page = (target.reports("waiting") / contract.REPORT_PAGE).read_text()
-    assert f"Pipeline promote with model-version {version}" in page
+    assert f"Pipeline blue-green with model-version {version}" in page
 
     approved = {"model-version": version, "model-digest": waiting.results["model-digest"]}
     promoted = target.start(PROMOTE, "promoted", target.place() | approved)

@@ -215,7 +215,7 @@ def test_with_manual_promotion_the_report_says_what_a_person_starts(tmp_path, cr
     _, html = build(write(tmp_path, reports), statuses | {"shift": "None", "promote": "None"}, "Completed")
     text = Page(html).text
     assert told in text
-    assert f"Pipeline promote with model-version 2 and model-digest {'f' * 64}" in text
+    assert f"Pipeline blue-green with model-version 2 and model-digest {'f' * 64}" in text
     assert text.count("promotion is manual") == 2
 
 

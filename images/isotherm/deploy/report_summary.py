@@ -55,7 +55,7 @@ def skipped_because(statuses: Mapping[str, str], tasks_status: str, reports: Rep
     if reports.deployment and reports.deployment.dry_run:
         return "not run: a dry run only plans"
     if reports.deployment:
-        return "not run: promotion is manual, by Pipeline promote"
+        return "not run: promotion is manual, by Pipeline blue-green"
     return "not run"
 
 

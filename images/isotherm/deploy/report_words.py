@@ -122,7 +122,9 @@ def _replayed(shadow: Shadow) -> Headline:
 def _waiting(deployment: Deployment) -> Headline:
     """With manual promotion a run ends here: the model is deployed, and a person decides."""
     version = contract.semver(str(deployment.model_version))
-    how = f"Pipeline promote with model-version {deployment.model_version} and model-digest {deployment.model_digest}"
+    how = (
+        f"Pipeline blue-green with model-version {deployment.model_version} and model-digest {deployment.model_digest}"
+    )
     if deployment.route_created or deployment.outcome == "unchanged":
         text = f"It has the traffic already, as a Route's first model does; {how} names it champion."
         return Headline(f"Version {version} serves and waits for approval", text, "plain")
