@@ -219,6 +219,47 @@ def test_with_manual_promotion_the_report_says_what_a_person_starts(tmp_path, cr
     assert text.count("promotion is manual") == 2
 
 
+def canary(verdict: str, weight: int, began: float) -> dict[str, Any]:
+    looks = [[0.0, 0.0, 0.0], [5.0, 0.1, 0.5], [10.0, 1.0, 0.1]]
+    return {
+        "weight": weight, "share": weight / 100, "observed": weight / 100 + 0.01, "began": began, "seconds": 10.0,
+        "verdict": verdict, "reason": "errors is worse", "looks": looks, "counts": {},
+    }  # fmt: skip
+
+
+def test_a_canary_that_was_taken_back_is_drawn_and_says_why(tmp_path) -> None:
+    reports = plausible()
+    taken_back = {
+        "outcome": "failed", "restored": True, "after": {"blue": 100, "green": 0}, "error": "rolled back",
+        "problem": "the canary is rolled back at 25 %: errors is worse",
+        "steps": [canary("PROMOTE", 10, 2.0), canary("ROLLBACK", 25, 14.0)],
+    }  # fmt: skip
+    reports[contract.REPORT_SHIFT] |= taken_back
+    _, html = build(write(tmp_path, reports), ALL_DONE | {"shift": "Failed", "promote": "None"}, "Failed")
+    page = Page(html)
+    assert page.tags.count("svg") == 1
+    # Two steps: the share as asked and as given, and two lines of evidence a step.
+    assert page.tags.count("polyline") == 2 + 2 * 2
+    assert page.tags.count("circle") == 2
+    assert "rolled back at 25 %" in page.text
+    assert "svg" not in Page(build(write(tmp_path, plausible()), ALL_DONE)[1]).tags
+
+
+@pytest.mark.parametrize(("outcome", "told"), [("pass", "passed its replay"), ("fail", "did not pass its replay")])
+def test_a_shadow_is_told_with_its_counts(tmp_path, outcome: str, told: str) -> None:
+    reports = {name: plausible()[name] for name in (contract.REPORT_DEPLOYMENT,)}
+    reports[contract.REPORT_SHADOW] = times(45, 9.0) | {
+        "colour": "green", "requests": 400, "source": "the prediction log", "outcome": outcome,
+        "reason": "errors is worse: canary 100/400, stable 0/400", "disagreement": 0.02,
+        "counts": {"errors": [[100, 400], [0, 400]]},
+    }  # fmt: skip
+    _, html = build(write(tmp_path, reports), {"deploy": "Succeeded", "replay": "Succeeded"})
+    text = Page(html).text
+    assert told in text
+    assert "100 of 400" in text
+    assert "Traffic stayed where it was" in text
+
+
 HOSTILE = "</style><script>alert(1)</script>\"'><img src=http://x/y onerror=alert(1)>{{ 7*7 }}"
 
 
