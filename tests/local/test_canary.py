@@ -12,7 +12,7 @@ import pytest
 from deploy_target import SERVICES, Target, started, write_only
 from waiting import eventually
 
-from isotherm import contract, tekton
+from isotherm import contract, kube, tekton
 from isotherm.deploy import counters, probes, routes
 from isotherm.deploy.bake import Pace
 from isotherm.deploy.canary import Settings
@@ -69,6 +69,13 @@ def clients(target: Target, path: str) -> Iterator[None]:
 def logged(target: Target, weight: int) -> list[Verdict]:
     lines = (target.reports / contract.REPORT_DECISIONS / f"{weight:03}.jsonl").read_text().splitlines()
     return list(decisions.replay(lines))
+
+
+def test_a_first_model_has_nothing_to_be_compared_with_and_no_steps(target: Target) -> None:
+    """Its Route was made with all the traffic on it; the other colour is not there yet."""
+    assert target.cluster.get(kube.INFERENCE_SERVICE, f"{target.model_name}-green") is None
+    report = target.shifter("blue", target.models[ONE], "run-1", PROBED).shift()
+    assert (report["outcome"], report["steps"], report["after"]) == ("unchanged", [], {"blue": 100, "green": 0})
 
 
 def test_a_healthy_canary_goes_up_step_by_step_on_probes_alone(on_blue: Target) -> None:

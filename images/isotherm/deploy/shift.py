@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,10 @@ class Shifter:
 
         Raises `tekton.Refused` where nothing was changed; a report with a `problem` says what was done after the write.
         """
-        checked = self.check(next(iter(self.settings.steps), None))
+        checked = self.check()
+        ahead = self._ahead(checked)
+        if ahead:
+            checked = self.check(ahead[0])
         course = Course(checked, checked)
         with (
             traffic.Router(self.request.router_url, checked.route.host, tls=checked.route.tls) as client,
@@ -87,7 +90,7 @@ class Shifter:
         ):
             self._probe(client)
             try:
-                problem = self._walk(client, canary, course)
+                problem = self._walk(client, canary, course, ahead)
             except Interfered as error:
                 course.verdict = replace(course.verdict, problem=f"{error}; it is left as it is")
                 return self._report(course, error.route, restored=False)
@@ -97,9 +100,8 @@ class Shifter:
                 return self._restore(client, course)
             return self._report(course, course.route, restored=False)
 
-    def _walk(self, client: traffic.Router, canary: Canary, course: Course) -> str:
+    def _walk(self, client: traffic.Router, canary: Canary, course: Course, ahead: Sequence[int]) -> str:
         """Go from step to step to the last weight and confirm it; say why that did not work. Raises `Interfered`."""
-        ahead = self._ahead(course.origin)
         for weight in [*ahead, self.request.weight]:
             try:
                 if weight != course.checked.plan.after[course.checked.plan.target] or course.pending:
@@ -230,7 +232,8 @@ class Shifter:
             problem += f"; restored to {routes.describe(after.weights)}"
             problem += f", which the data plane does not confirm: {again.problem}" if again.problem else " and verified"
         course.verdict = replace(course.verdict, problem=problem)
-        self._tell(after, notices.TAKEN_BACK, problem)
+        if restored:
+            self._tell(after, notices.TAKEN_BACK, problem)
         return self._report(course, after, restored=restored)
 
     def _tell(self, route: routes.Route, reason: str, message: str) -> None:
