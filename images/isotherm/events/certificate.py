@@ -25,6 +25,7 @@ VALID_DAYS = 3650
 BACKDATED = timedelta(hours=1)  # the listener's clock may be behind
 KEPT_CAS = 4  # of replicas and of the process before this one, which serves until this one is ready
 ATTEMPTS = 20
+APPLY_SECONDS = 40.0  # less than what the liveness probe gives a pod that does not serve yet
 # Listeners read the CAs of Interceptors with this label, and end where one of these has none: both come in one write.
 TAKEN_UP = {"server/type": "https"}
 
@@ -105,6 +106,13 @@ def bundle(held: str, ca: bytes, now: datetime) -> str:
         others = []
     kept = [one.public_bytes(Encoding.PEM) for one in others if one.not_valid_after_utc > now]
     return base64.b64encode(b"".join([ca, *(one for one in kept if one != ca)][:KEPT_CAS])).decode()
+
+
+def wait_for(cluster: kube.Cluster, interceptor: str, seconds: float = APPLY_SECONDS) -> None:
+    """Wait until an Interceptor is there, or the time is over: an install may apply the Deployment before it."""
+    deadline = time.monotonic() + seconds
+    while cluster.get(kube.INTERCEPTOR, interceptor) is None and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 def publish(cluster: kube.Cluster, interceptor: str, ca: bytes) -> bool:

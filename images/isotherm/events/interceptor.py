@@ -105,6 +105,7 @@ def run(plain: int | None, port: int = PORT) -> None:
     stop = threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         chain, key = identity.write(Path(folder))
+        certificate.wait_for(cluster, names.interceptor_name)
         certificate.publish(cluster, names.interceptor_name, identity.ca)
         keeper = threading.Thread(
             target=_republish, args=(cluster, names.interceptor_name, identity.ca, stop), daemon=True

@@ -10,6 +10,7 @@ import secrets
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -300,3 +301,14 @@ def test_the_bundle_keeps_other_replicas_and_drops_what_expired() -> None:
 def test_an_interceptor_that_is_not_there_is_one_line(events_api: EventsApi) -> None:
     with pytest.raises(tekton.BadInput, match="no Interceptor absent"):
         certificate.publish(events_api.cluster("empty"), "absent", certificate.make("s", "n").ca)
+
+
+def test_a_server_that_starts_before_its_interceptor_waits_for_it(events_api: EventsApi) -> None:
+    """`oc apply -k` creates the Deployment first."""
+    cluster = events_api.cluster("later")
+    began = time.monotonic()
+    certificate.wait_for(cluster, "isotherm", seconds=0)
+    threading.Timer(1.5, cluster.create, (kube.INTERCEPTOR, INTERCEPTOR)).start()
+    certificate.wait_for(cluster, "isotherm", seconds=30)
+    assert 1 < time.monotonic() - began < 25
+    assert certificate.publish(cluster, "isotherm", certificate.make("s", "n").ca)
