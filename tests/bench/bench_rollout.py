@@ -135,7 +135,7 @@ class Load:
             client.close()
 
 
-def rollback(cycles: int = 15) -> list[Bar]:
+def rollback(cycles: int = 10) -> list[Bar]:
     """F2 and F3: up to half, back again, under load, with the reload interval of OpenShift's router (5 s)."""
     rows, lost, asked = [], 0, 0
     with stage(reload_seconds=5.0) as one:
@@ -168,7 +168,7 @@ def rollback(cycles: int = 15) -> list[Bar]:
     raw = keep("rollout-rollback", rows)
     p95 = statistics.quantiles([row["last_canary_answer"] for row in rows], n=20)[-1]
     return [
-        at_most("last canary answer, p95 (F2)", p95, 7, "s", n=cycles, raw=raw, note="15 runs of 30"),
+        at_most("last canary answer, p95 (F2)", p95, 7, "s", n=cycles, raw=raw, note=f"{cycles} runs of 30"),
         at_most("API write of a rollback (F2)", max(r["write"] for r in rows), 1, "s", n=cycles, raw=raw),
         at_most("sticky leaks (F2)", sum(r["sticky"] for r in rows), 0, "answers", n=cycles, raw=raw),
         at_most("requests lost in shifts (F3)", lost, 0, f"of {asked}", n=asked, raw=raw,
