@@ -29,6 +29,7 @@ OPS_PYTHON = ROOT / ".venv/ops/bin/python"
 IMAGE = "isotherm/pinn-api:0.1.0"
 CLAIM = "isotherm"
 SERVICES = routes.pair("blue", "green")
+SHIFT_NOTES = ("ANNOTATION_SHIFT", "ANNOTATION_PREVIOUS", "ANNOTATION_CANDIDATE", "ANNOTATION_REJECTED")
 
 
 @dataclass
@@ -107,7 +108,14 @@ class Target:
         return deploy.deploy(self.deployment(model, uid, **changes), self.cluster, client, self.store, None)
 
     def shifter(
-        self, colour: str, model: Model | None, uid: str, settings: canary.Settings | None = None, **changes: Any
+        self,
+        colour: str,
+        model: Model | None,
+        uid: str,
+        settings: canary.Settings | None = None,
+        *,
+        cluster: kube.Cluster | None = None,
+        **changes: Any,
     ) -> shift.Shifter:
         """Build a shift that runs within this process."""
         values: dict[str, Any] = {
@@ -115,7 +123,8 @@ class Target:
             "model_digest": model.digest if model else "", "model_version": model.version if model else "",
             "router_url": self.router_url, "verify_requests": 50, "verify_timeout_seconds": 20.0,
         }  # fmt: skip
-        return shift.Shifter(preconditions.Request(**(values | changes)), self.cluster, settings, self.reports)
+        request = preconditions.Request(**(values | changes))
+        return shift.Shifter(request, cluster or self.cluster, settings, self.reports)
 
     def stored(self, kind: kube.Kind, name: str) -> kube.Object:
         """Read an object that must exist."""
@@ -131,6 +140,13 @@ class Target:
         """Change the Route as somebody else would (`oc set route-backends`, `oc annotate`)."""
         current = self.stored(kube.ROUTE, self.model_name)
         self.cluster.patch(kube.ROUTE, self.model_name, patch, current["metadata"]["resourceVersion"])
+
+    def all_to_blue(self, live: Model) -> None:
+        """Everything to blue, on which this model is; no owner, and no note of a former shift."""
+        own = [value for name, value in vars(contract).items() if name.startswith(SHIFT_NOTES)]
+        notes = dict.fromkeys(own, None) | {contract.ANNOTATION_LIVE_DIGEST: live.digest}
+        both = routes.backends({"blue": 100, "green": 0}, SERVICES)
+        self.write_route(metadata={"annotations": notes, "ownerReferences": None}, **both)
 
     def everything(self) -> dict[str, str]:
         """Kind, name and resourceVersion of what deployment may write."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -14,3 +16,16 @@ def eventually(check: Callable[[], Any], seconds: float = 60.0, every: float = 0
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {check} gave {answer!r}"
         time.sleep(every)
     return answer
+
+
+@contextmanager
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `work` in a thread beside the block; it ends when its event is set, at the block's end."""
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import mlflow_server
 from deploy_target import SERVICES, Target, started
 from rollout_history import Recorder
+from waiting import beside
 
-from isotherm import contract, kube
-from isotherm.deploy import canary, guard, preconditions, routes, shift
+from isotherm import contract, kube, tekton
+from isotherm.deploy import canary, guard, shift
 from isotherm.deploy.bake import Pace
 
 ONE, TWO = 0.0, 1.0
@@ -83,13 +84,7 @@ class Stage:
 
     def reset(self, uid: str = "run-2") -> str:
         """Everything to blue, no note of a former shift; green is `uid`'s. Returns the Route's resourceVersion."""
-        own = [v for name, v in vars(contract).items() if name.startswith(("ANNOTATION_SHIFT", "ANNOTATION_PREV"))]
-        own += [contract.ANNOTATION_CANDIDATE_DIGEST, contract.ANNOTATION_REJECTED_DIGEST]
-        live = {contract.ANNOTATION_LIVE_DIGEST: self.target.models[ONE].digest}
-        both = routes.backends({"blue": 100, "green": 0}, SERVICES)
-        self.target.write_route(
-            metadata={"annotations": dict.fromkeys(own, None) | live, "ownerReferences": None}, **both
-        )
+        self.target.all_to_blue(self.target.models[ONE])
         notes = self.target.stored(kube.INFERENCE_SERVICE, f"{self.target.model_name}-green")["metadata"]["annotations"]
         if notes[contract.ANNOTATION_CLAIMED_BY] != uid:
             self.target.deploy(self.target.models[TWO], uid)
@@ -103,14 +98,8 @@ class Stage:
         self, cluster: kube.Cluster, uid: str = "run-2", settings: canary.Settings | None = JUDGED, **changes: Any
     ) -> shift.Shifter:
         """A canary of version 2."""
-        model = self.target.models[TWO]
-        values: dict[str, Any] = {
-            "route": self.target.model_name, "services": SERVICES, "colour": "green", "run_uid": uid,
-            "model_digest": model.digest, "model_version": model.version, "router_url": self.target.router_url,
-            "verify_requests": 30, "verify_timeout_seconds": 20.0,
-        }  # fmt: skip
-        request = preconditions.Request(**(values | changes))
-        return shift.Shifter(request, cluster, settings, self.target.reports)
+        few = {"verify_requests": 30} | changes
+        return self.target.shifter("green", self.target.models[TWO], uid, settings, cluster=cluster, **few)
 
     def guard(self) -> guard.Guard:
         """The dead man's switch, to be asked to look."""
@@ -142,24 +131,15 @@ def stage(reload_seconds: float = 0.1) -> Iterator[Stage]:
             mlflow_server.stop(server)
 
 
-@contextmanager
-def guarding(one: Stage, seconds: float = 0.2) -> Iterator[None]:
-    """A guard that looks again and again, beside what the block does."""
-    from isotherm import tekton
+def guarding(one: Stage, seconds: float = 0.2) -> AbstractContextManager[None]:
+    """A guard that looks again and again, beside what a block does."""
+    guards = one.guard()
 
-    ended, guards = threading.Event(), one.guard()
-
-    def look() -> None:
+    def look(ended: threading.Event) -> None:
         while not ended.wait(seconds):
             guards.look(tekton.utcnow())
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return beside(look)
 
 
 def wait_for(what: Callable[[], bool], seconds: float) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import httpx
 import pytest
 from deploy_target import SERVICES, Target, started, write_only
-from waiting import eventually
+from waiting import beside, eventually
 
 from isotherm import contract, kube, tekton
 from isotherm.deploy import counters, probes, routes
@@ -38,32 +38,21 @@ def target(tmp_path_factory: pytest.TempPathFactory, mlflow_url: str) -> Iterato
 @pytest.fixture
 def on_blue(target: Target) -> Target:
     """Everything to blue, no note of a former shift, version 2 ready on green."""
-    own = [value for name, value in vars(contract).items() if name.startswith(("ANNOTATION_SHIFT", "ANNOTATION_PREV"))]
-    own += [contract.ANNOTATION_CANDIDATE_DIGEST, contract.ANNOTATION_REJECTED_DIGEST]
-    notes = dict.fromkeys(own, None) | {contract.ANNOTATION_LIVE_DIGEST: target.models[ONE].digest}
-    target.write_route(metadata={"annotations": notes}, **routes.backends({"blue": 100, "green": 0}, SERVICES))
+    target.all_to_blue(target.models[ONE])
     target.deploy(target.models[TWO], "run-2")
     return target
 
 
-@contextmanager
-def clients(target: Target, path: str) -> Iterator[None]:
-    """Somebody who asks through the router, again and again."""
-    ended = threading.Event()
+def clients(target: Target, path: str) -> AbstractContextManager[None]:
+    """Somebody who asks through the router, again and again, beside a block."""
     host = {"Host": target.route().host, "Connection": "close"}
 
-    def ask() -> None:
+    def ask(ended: threading.Event) -> None:
         with httpx.Client(trust_env=False, timeout=10) as client:
             while not ended.is_set():
                 client.get(target.router_url + path, headers=host)
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return beside(ask)
 
 
 def logged(target: Target, weight: int) -> list[Verdict]:

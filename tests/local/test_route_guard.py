@@ -34,10 +34,7 @@ def target(tmp_path_factory: pytest.TempPathFactory, mlflow_url: str) -> Iterato
 @pytest.fixture
 def on_blue(target: Target) -> Target:
     """Everything to blue, and no note of a former shift."""
-    own = [value for name, value in vars(contract).items() if name.startswith(("ANNOTATION_SHIFT", "ANNOTATION_PREV"))]
-    own += [contract.ANNOTATION_CANDIDATE_DIGEST, contract.ANNOTATION_REJECTED_DIGEST]
-    notes = dict.fromkeys(own, None) | {contract.ANNOTATION_LIVE_DIGEST: target.models[ONE].digest}
-    target.write_route(metadata={"annotations": notes}, **routes.backends({"blue": 100, "green": 0}, SERVICES))
+    target.all_to_blue(target.models[ONE])
     return target
 
 

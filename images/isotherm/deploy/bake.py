@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from isotherm import tekton
 from isotherm.rollout import decisions, samples
-from isotherm.rollout.judge import Judge, Look, Plan, Verdict
+from isotherm.rollout.judge import Judge, Look, Metric, Plan, Verdict
 from isotherm.rollout.sequential import Counts
 
 FRESH_INTERVALS = 2
@@ -62,18 +62,28 @@ class Baked:
     verdict: Verdict
     reason: str
     seconds: float
-    counts: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
+    counts: Mapping[str, list[list[int]]]  # as the judge's totals
     looks: Sequence[tuple[float, float, float]]  # seconds, and how near rollback and promotion were (judge.nearness)
 
     def as_dict(self) -> dict[str, Any]:
-        """The form that reports hold; counts are [canary's [bad, all], stable's [bad, all]] by metric."""
+        """The form that reports hold."""
         return {
             "verdict": self.verdict.value,
             "reason": self.reason,
             "seconds": round(self.seconds, 1),
             "looks": [[round(number, 3) for number in look] for look in self.looks],
-            "counts": {name: [list(pair) for pair in both] for name, both in self.counts.items()},
+            "counts": dict(self.counts),
         }
+
+
+def plan(required: Mapping[str, bool], max_error_rate: float, max_ratio: float) -> Plan:
+    """What is judged: whether each metric is required, by name. Raises `tekton.BadInput`."""
+    try:
+        return Plan(tuple(Metric(name, max_error_rate, max_ratio, must) for name, must in required.items()))
+    except ValueError as error:
+        raise tekton.BadInput(
+            f"params max-error-rate and max-ratio: {error}", remedy="give such as 0.01 and 5"
+        ) from error
 
 
 class Clock:
@@ -150,14 +160,12 @@ class Step:
             self._said = line
             self._say(f"{seconds:5.0f} s  {line}")
         if self._changed:
-            return Baked(Verdict.ROLLBACK, self._changed, seconds, self._counts(), self._looks)
-        if verdict is Verdict.ROLLBACK or (verdict is Verdict.PROMOTE and seconds >= self._pace.bake):
-            return Baked(verdict, reason, seconds, self._counts(), self._looks)
-        if seconds >= self._pace.hold:
-            return Baked(
-                Verdict.ROLLBACK, f"no verdict after {seconds:.0f} s: {reason}", seconds, self._counts(), self._looks
-            )
-        return None
+            verdict, reason = Verdict.ROLLBACK, self._changed
+        elif verdict is not Verdict.ROLLBACK and not (verdict is Verdict.PROMOTE and seconds >= self._pace.bake):
+            if seconds < self._pace.hold:
+                return None
+            verdict, reason = Verdict.ROLLBACK, f"no verdict after {seconds:.0f} s: {reason}"
+        return Baked(verdict, reason, seconds, self._judge.totals(), self._looks)
 
     def _look(self) -> Look:
         """What every source counted since the last sound look, as one look; a problem of one makes it one."""
@@ -185,9 +193,3 @@ class Step:
             if one is not None and one.digest not in ("", wanted):
                 return f"{colour} became model {one.digest[:12]} during the step, it was {wanted[:12]}"
         return ""
-
-    def _counts(self) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
-        return {
-            name: ((state.canary.bad, state.canary.total), (state.stable.bad, state.stable.total))
-            for name, state in sorted(self._judge.states.items())
-        }

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import counters, probes, routes
+from isotherm.deploy import bake, counters, probes, routes
 from isotherm.deploy.bake import Baked, Models, Pace, Source, Step
 from isotherm.deploy.pending import Pending
 from isotherm.deploy.preconditions import Checked, Request
 from isotherm.deploy.prometheus import Prometheus
-from isotherm.rollout.judge import Metric, Plan
+from isotherm.rollout.judge import Plan
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,7 @@ class Settings:
         named = {counters.ERRORS: clients, counters.LATENCY: clients, **dict.fromkeys(counters.OF_MODEL, False)}
         if not clients:
             named |= {probes.ERRORS: True, probes.LATENCY: True}
-        try:
-            return Plan(tuple(Metric(n, self.max_error_rate, self.max_ratio, needed) for n, needed in named.items()))
-        except ValueError as error:
-            raise tekton.BadInput(
-                f"params max-error-rate and max-ratio: {error}", remedy="give such as 0.01 and 5"
-            ) from error
+        return bake.plan(named, self.max_error_rate, self.max_ratio)
 
 
 def token(folder: str) -> str:

@@ -24,6 +24,9 @@ OF_MODEL = {
     "boundary": contract.METRIC_REQUESTS_BC,
 }
 
+READ = (contract.METRIC_REQUESTS, contract.METRIC_ERRORS, *OF_MODEL.values())
+READ_LATENCY = (f"{contract.METRIC_LATENCY}_bucket", f"{contract.METRIC_LATENCY}_count")
+
 Counted = Mapping[str, tuple[float, float]]  # metric of the judge -> (answers that speak against the model, all)
 Samples = Mapping[tuple[str, str], float]  # (name of a sample, its label `le` or "") -> value
 
@@ -31,12 +34,12 @@ Samples = Mapping[tuple[str, str], float]  # (name of a sample, its label `le` o
 def counted(samples: Samples, latency_seconds: float) -> dict[str, tuple[float, float]]:
     """What one endpoint's samples say, by metric of the judge. Raises `KeyError` where one is missing."""
     requests = samples[contract.METRIC_REQUESTS, ""]
-    buckets = {float(le): value for (name, le), value in samples.items() if name == f"{contract.METRIC_LATENCY}_bucket"}
+    buckets = {float(le): value for (name, le), value in samples.items() if name == READ_LATENCY[0]}
     # The bound is rounded down to one that the predictor keeps a count for.
     bound = max((le for le in buckets if le <= latency_seconds), default=min(buckets, default=math.inf))
     found = {
         ERRORS: (samples[contract.METRIC_ERRORS, ""], requests),
-        LATENCY: (samples[f"{contract.METRIC_LATENCY}_count", ""] - buckets.get(bound, math.nan), requests),
+        LATENCY: (samples[READ_LATENCY[1], ""] - buckets.get(bound, math.nan), requests),
     }
     return found | {
         name: (samples[metric, ""], requests) for name, metric in OF_MODEL.items() if (metric, "") in samples
@@ -93,11 +96,10 @@ class Endpoints:
         digests: set[str] = set()
         try:
             with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False) as client:
-                for endpoint in readiness.endpoints(self._cluster, self._services[colour]):
-                    if endpoint.ready:
-                        digest, samples = _scrape(client, endpoint.url)
-                        digests.add(digest)
-                        found[endpoint.url] = counted(samples, self._latency_seconds)
+                for endpoint in readiness.ready(self._cluster, self._services[colour]):
+                    digest, samples = _scrape(client, endpoint.url)
+                    digests.add(digest)
+                    found[endpoint.url] = counted(samples, self._latency_seconds)
         except (httpx.HTTPError, ValueError, KeyError, tekton.Unavailable):
             return None
         if not found:

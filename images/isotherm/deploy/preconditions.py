@@ -182,5 +182,4 @@ class Preconditions:
                 raise tekton.Refused(
                     f"{name} cannot take traffic: {lacking}", remedy="make it ready; nothing was changed"
                 )
-        ready = [endpoint for endpoint in readiness.endpoints(self.cluster, service) if endpoint.ready]
-        return replace(colour, endpoints=len(ready))
+        return replace(colour, endpoints=len(readiness.ready(self.cluster, service)))

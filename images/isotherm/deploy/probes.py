@@ -13,12 +13,17 @@ import itertools
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from isotherm import contract, kube
 from isotherm.deploy import readiness, routes
 from isotherm.rollout.samples import Reading
 
+if TYPE_CHECKING:
+    import httpx
+
+AXES = ("x", "y", "t")
 ERRORS, LATENCY = "probe-errors", "probe-latency"
 ANSWER_SECONDS = 5.0
 # Roots of x^4 = x + 1 (M. Roberts' R3 sequence): points that fill a box evenly from the first one on.
@@ -55,10 +60,7 @@ class Probes:
     def send(self, seconds: float) -> None:
         """Ask each colour as often as its rate asks for in this time. An endpoint that does not answer is an error."""
         self._owed += self._per_second * seconds
-        found = {
-            colour: [e for e in readiness.endpoints(self._cluster, service) if e.ready]
-            for colour, service in self._services.items()
-        }
+        found = {colour: readiness.ready(self._cluster, service) for colour, service in self._services.items()}
         while self._owed >= 1:
             self._owed -= 1
             number = next(self._sent)
@@ -76,43 +78,69 @@ class Probes:
     def _ask(self, colour: str, url: str, number: int) -> None:
         import httpx
 
-        seconds = math.inf
         try:
-            params = point(self._domain(url), number)
-            began = time.perf_counter()
-            answer = self._client.get(url + "/predict-temperature", params=params)
-            seconds = time.perf_counter() - began
-            failed = not _sound(answer)
-            self._digests[colour] = answer.headers.get(contract.HEADER_MODEL_DIGEST, "") or self._digests[colour]
+            answer = ask(self._client, url, point(self._domain(url), number))
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            failed = True
-        for name, bad in ((ERRORS, failed), (LATENCY, failed or seconds > self._latency_seconds)):
+            answer = Answer()
+        self._digests[colour] = answer.digest or self._digests[colour]
+        slow = answer.failed or answer.seconds > self._latency_seconds
+        for name, bad in ((ERRORS, answer.failed), (LATENCY, slow)):
             self._counts[colour][name][0] += bad
             self._counts[colour][name][1] += 1
 
     def _domain(self, url: str) -> Domain:
         """Where an endpoint may be asked; it says so once."""
         if url not in self._domains:
-            answer = self._client.get(url + contract.PATH_DOMAIN).raise_for_status().json()
-            self._domains[url] = {axis: (float(answer[axis][0]), float(answer[axis][1])) for axis in "xyt"}
+            self._domains[url] = domain(self._client, url)
         return self._domains[url]
 
 
-def point(domain: Domain, number: int) -> dict[str, float]:
+@dataclass(frozen=True)
+class Answer:
+    """What a model said at one point; u is NaN where it said nothing, residual where it gives none."""
+
+    status: int = 0  # 0: no answer
+    u: float = math.nan
+    residual: float = math.nan
+    seconds: float = math.inf
+    digest: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no temperature."""
+        return not math.isfinite(self.u)
+
+
+def ask(client: httpx.Client, url: str, where: Mapping[str, float], fields: str = "") -> Answer:
+    """Ask an endpoint for the temperature at a point, and for more fields. Never raises on what it answers."""
+    import httpx
+
+    began = time.perf_counter()
+    try:
+        answer = client.get(url + "/predict-temperature", params={**where, **({"fields": fields} if fields else {})})
+    except httpx.HTTPError:
+        return Answer(seconds=time.perf_counter() - began)
+    seconds, digest = time.perf_counter() - began, answer.headers.get(contract.HEADER_MODEL_DIGEST, "")
+    try:
+        said = answer.json() if answer.status_code == 200 else {}
+        u, residual = float(said["u(x,y,t)"]), float(said.get(contract.ONNX_RESIDUAL, math.nan))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        u = residual = math.nan
+    return Answer(answer.status_code, u, residual, seconds, digest)
+
+
+def domain(client: httpx.Client, url: str) -> Domain:
+    """Where an endpoint may be asked. Raises `httpx.HTTPError`, or `ValueError`, `KeyError`, `TypeError` where it does
+    not say.
+    """
+    said = client.get(url + contract.PATH_DOMAIN).raise_for_status().json()
+    return {axis: (float(said[axis][0]), float(said[axis][1])) for axis in AXES}
+
+
+def point(within: Domain, number: int) -> dict[str, float]:
     """The point of a domain that the probe of this number asks for."""
     fractions = ((0.5 + step * number) % 1 for step in _STEPS)
     return {
         axis: low + fraction * (high - low)
-        for (axis, (low, high)), fraction in zip(domain.items(), fractions, strict=True)
+        for (axis, (low, high)), fraction in zip(within.items(), fractions, strict=True)
     }
-
-
-def _sound(answer: Any) -> bool:
-    """Whether a probe was answered with a finite temperature."""
-    if answer.status_code != 200:
-        return False
-    try:
-        value = answer.json()["u(x,y,t)"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -13,24 +13,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from isotherm import contract, tekton
-from isotherm.deploy.counters import Counted, Growth, counted
+from isotherm import tekton
+from isotherm.deploy.counters import READ, READ_LATENCY, Counted, Growth, counted
 from isotherm.rollout.samples import Reading
 
 ANSWER_SECONDS = 10.0
 # Twice the slowest scrape interval that is common: an older sample would not be fresh anyway.
 LOOKBACK = "2m"
-_NAMES = "|".join(
-    (
-        contract.METRIC_REQUESTS,
-        contract.METRIC_ERRORS,
-        contract.METRIC_REQUESTS_OOB,
-        contract.METRIC_REQUESTS_RESIDUAL,
-        contract.METRIC_REQUESTS_BC,
-        f"{contract.METRIC_LATENCY}_bucket",
-        f"{contract.METRIC_LATENCY}_count",
-    )
-)
+_NAMES = "|".join((*READ, *READ_LATENCY))
 
 
 class Prometheus:

@@ -42,6 +42,11 @@ def endpoints(cluster: kube.Cluster, service: str) -> list[Endpoint]:
     return sorted({endpoint for one in slices for endpoint in _of_slice(one)}, key=lambda e: (e.address, e.port))
 
 
+def ready(cluster: kube.Cluster, service: str) -> list[Endpoint]:
+    """List a Service's endpoints that take requests now."""
+    return [endpoint for endpoint in endpoints(cluster, service) if endpoint.ready]
+
+
 def _of_slice(one: kube.Object) -> list[Endpoint]:
     ports = one.get("ports") or []
     if not ports:

@@ -25,29 +25,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import probes, readiness, routes
-from isotherm.rollout.judge import Judge, Look, Metric, Plan, Verdict
+from isotherm.deploy import bake, probes, readiness, routes
+from isotherm.deploy.probes import AXES, Answer
+from isotherm.rollout.judge import Judge, Look, Plan, Verdict
 from isotherm.rollout.sequential import Counts
 
-AXES = ("x", "y", "t")
 RESIDUAL_FACTOR = 9.0  # times the live model's mean square residual over the replay
 SAY_EVERY_SECONDS = 5.0
 Point = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said at one point; u is NaN where it said nothing, residual where it gives none."""
-
-    u: float
-    residual: float
-    seconds: float
-    digest: str
-
-    @property
-    def failed(self) -> bool:
-        """Whether there is no temperature."""
-        return not math.isfinite(self.u)
 
 
 def logged(folder: Path) -> Iterator[Point]:
@@ -68,43 +53,32 @@ class Model:
     def __init__(self, cluster: kube.Cluster, service: str, colour: str) -> None:
         import httpx
 
-        ready = [endpoint for endpoint in readiness.endpoints(cluster, service) if endpoint.ready]
+        ready = readiness.ready(cluster, service)
         if not ready:
             raise tekton.Refused(f"{colour} has no endpoint that is ready", remedy="deploy it, then run again")
-        self._client = httpx.Client(
-            base_url=ready[0].url, headers={contract.HEADER_PROBE: "shadow-replay"}, timeout=10, trust_env=False
-        )
-        self._fields = f"{contract.ONNX_A},{contract.ONNX_RESIDUAL}"
+        self._url = ready[0].url
+        self._client = httpx.Client(headers={contract.HEADER_PROBE: "shadow-replay"}, timeout=10, trust_env=False)
+        self._fields = contract.ONNX_RESIDUAL
 
     def domain(self) -> probes.Domain:
         """Where it may be asked. Raises `tekton.Unavailable`."""
         import httpx
 
         try:
-            said = self._client.get(contract.PATH_DOMAIN).raise_for_status().json()
-            return {axis: (float(said[axis][0]), float(said[axis][1])) for axis in AXES}
+            return probes.domain(self._client, self._url)
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise tekton.Unavailable(
-                f"{self._client.base_url} does not say its domain ({error or type(error).__name__})",
+                f"{self._url} does not say its domain ({error or type(error).__name__})",
                 remedy="deploy it with this version's predictor, then run again",
             ) from error
 
     def ask(self, point: Point) -> Answer:
         """Ask for the temperature, and the residual where the model knows its source."""
-        import httpx
-
-        began = time.perf_counter()
-        try:
-            answer = self._client.get("/predict-temperature", params={**point, "fields": self._fields})
-            if answer.status_code == 400 and contract.ONNX_RESIDUAL in self._fields:
-                self._fields = contract.ONNX_A
-                return self.ask(point)
-            said = answer.json() if answer.status_code == 200 else {}
-            u, residual = float(said["u(x,y,t)"]), float(said.get(contract.ONNX_RESIDUAL, math.nan))
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            return Answer(math.nan, math.nan, time.perf_counter() - began, "")
-        digest = answer.headers.get(contract.HEADER_MODEL_DIGEST, "")
-        return Answer(u, residual, time.perf_counter() - began, digest)
+        answer = probes.ask(self._client, self._url, point, self._fields)
+        if answer.status == 400 and self._fields:
+            self._fields = ""
+            return self.ask(point)
+        return answer
 
 
 @dataclass(frozen=True)
@@ -123,14 +97,8 @@ class Limits:
                 "params max-disagreement, latency-seconds and replay-requests must be above 0",
                 remedy="give such as 0.1, 0.25 and 1000",
             )
-        names = ("errors", "latency", "out-of-bounds", "disagreement", "residual")
-        try:
-            plan = Plan(tuple(Metric(n, env.max_error_rate, env.max_ratio, n != "residual") for n in names))
-        except ValueError as error:
-            raise tekton.BadInput(
-                f"params max-error-rate and max-ratio: {error}", remedy="give such as 0.01 and 5"
-            ) from error
-        return cls(env.max_disagreement, env.latency_seconds, plan)
+        required = dict.fromkeys(("errors", "latency", "out-of-bounds", "disagreement"), True) | {"residual": False}
+        return cls(env.max_disagreement, env.latency_seconds, bake.plan(required, env.max_error_rate, env.max_ratio))
 
 
 def judge(
@@ -197,10 +165,7 @@ def replay(env: SimpleNamespace, cluster: kube.Cluster, requests: Path | None) -
         "source": source, "outcome": contract.VERDICT_PASS if passed else contract.VERDICT_FAIL,
         "verdict": found.verdict().value, "reason": found.reason(),
         "disagreement": None if math.isnan(rms) else round(rms, 6),
-        "counts": {
-            name: [[state.canary.bad, state.canary.total], [state.stable.bad, state.stable.total]]
-            for name, state in sorted(found.states.items())
-        },
+        "counts": found.totals(),
         "seconds_p50": {name: _median(side) for name, side in (("live", theirs), ("candidate", ours))},
     }  # fmt: skip
 

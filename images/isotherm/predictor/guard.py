@@ -72,7 +72,7 @@ class Guard:
 
         body = bytearray()
         started = time.perf_counter()
-        probing = PROBING.set(_PROBE in dict(scope["headers"]))
+        probing = PROBING.set(any(name == _PROBE for name, _ in scope["headers"]))
         try:
             if scope["method"] == "POST":
                 if not await self._read(scope, receive, body):

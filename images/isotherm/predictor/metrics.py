@@ -4,7 +4,7 @@ Gauges look at the last 1,000 points: the share outside the domain, the mean nor
 with an unknown f left out), and the share of points near an edge that violate the boundary condition. A gauge has no
 sample until a point gives it one. Counters and the summary hold the same quantities since the start, for rates.
 
-A request that says it is a probe (route-shift's own) is counted as such and nowhere else.
+A request that says it is a probe (of route-shift or shadow-replay) is counted as such and nowhere else.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _HELP = {
     contract.METRIC_INPUTS_OOB: "Points answered that lie outside the domain of the problem",
     contract.METRIC_LOG_DROPPED: "Points that the prediction log could not keep",
     contract.METRIC_REQUESTS_OOB: "Prediction requests with a point outside the domain of the problem",
-    contract.METRIC_REQUESTS_RESIDUAL: "Prediction requests whose mean normalised squared PDE residual is over 1e-4",
-    contract.METRIC_PROBES: "Prediction requests that route-shift sent to judge this model: in no other metric",
+    contract.METRIC_REQUESTS_RESIDUAL: f"Prediction requests with a mean normalised r2 over {RESIDUAL_LIMIT:g}",
+    contract.METRIC_PROBES: "Prediction requests sent to judge this model: in no other metric",
 }
 _BOUNDARY_HELP = {
     contract.METRIC_BC_INPUTS: "Points within 1 % of an edge of the domain",

@@ -158,6 +158,13 @@ class Judge:
         bounds = self.plan.bounds()
         return {m.name: self.states.get(m.name, State()).evidence(bounds) for m in self.plan.metrics}
 
+    def totals(self) -> dict[str, list[list[int]]]:
+        """What was counted so far, by metric: the canary's [bad, all], then stable's."""
+        return {
+            name: [[one.bad, one.total] for one in (state.canary, state.stable)]
+            for name, state in sorted(self.states.items())
+        }
+
     def nearness(self) -> tuple[float, float]:
         """How near a rollback and a promotion are, as shares of their bounds: 0 nothing yet, 1 reached.
 
