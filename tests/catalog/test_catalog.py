@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from isotherm_local import readmes
 from isotherm_local.lint import check, main
@@ -28,19 +29,37 @@ def test_catalog_holds_the_tasks_and_pipelines_that_it_promises() -> None:
         "dvc-fetch", "evaluate-metrics", "event-admit", "kserve-deploy", "mlflow-register", "pinn-train", "report-run",
         "route-shift", "shadow-replay",
     ]  # fmt: skip
-    chain = {task["name"]: task["taskRef"]["name"] for _, task in catalog.pipelines["inverse-heat-pinn"].items("tasks")}
-    assert chain == {
-        "admit": "event-admit", "fetch-data": "dvc-fetch", "train": "pinn-train", "evaluate": "evaluate-metrics",
-        "register": "mlflow-register", "deploy": "kserve-deploy", "shift": "route-shift", "promote": "mlflow-register",
-    }  # fmt: skip
+    for pipeline in ("inverse-heat-pinn", "drift-retrain"):
+        tasks = catalog.pipelines[pipeline].items("tasks")
+        assert {task["name"]: task["taskRef"]["name"] for _, task in tasks} == {
+            "admit": "event-admit", "fetch-data": "dvc-fetch", "train": "pinn-train", "evaluate": "evaluate-metrics",
+            "register": "mlflow-register", "deploy": "kserve-deploy", "shift": "route-shift",
+            "promote": "mlflow-register",
+        }  # fmt: skip
     assert sorted(catalog.pipelines) == [
         "blue-green",
         "canary",
         "deploy-model",
+        "drift-retrain",
         "inverse-heat-pinn",
         "rollback",
         "shadow",
     ]
+
+
+def test_each_trigger_template_starts_its_pipeline_and_what_was_lost_starts_the_same() -> None:
+    templates = [yaml.safe_load(path.read_text()) for path in (ROOT / "triggers").glob("template-*.yaml")]
+    started = {one["metadata"]["name"]: one["spec"]["resourcetemplates"][0]["spec"]["pipelineRef"] for one in templates}
+    assert {name: pipeline["name"] for name, pipeline in started.items()} == {
+        "deploy-model": "deploy-model",
+        "retrain": "drift-retrain",
+        "retrain-on-schedule": "inverse-heat-pinn",
+        "train-on-data": "inverse-heat-pinn",
+        "train-on-lakefs": "inverse-heat-pinn",
+    }
+    reconciled = yaml.safe_load_all((ROOT / "triggers/reconcile.yaml").read_text())
+    [sources] = [one["data"]["sources.yaml"] for one in reconciled if one["kind"] == "ConfigMap"]
+    assert {source["template"] for source in yaml.safe_load(sources)["alerts"]} == {"retrain"}
 
 
 def test_generated_readmes_keep_what_people_wrote_after_them(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_root_is_the_catalog_without_a_namespace() -> None:
     objects = render(".")
     assert {name for kind, name in objects if kind == "Pipeline"} == {
         "deploy-model",
+        "drift-retrain",
         "inverse-heat-pinn",
         "blue-green",
         "canary",
@@ -83,11 +84,11 @@ def test_overlays_differ_as_the_documents_say(overlay: str) -> None:
     resources = objects["Task", "pinn-train"]["spec"]["steps"][0]["computeResources"]
     assert (resources["requests"]["cpu"], resources["requests"]["memory"]) == wanted["train"]
     assert resources["limits"] == {"memory": resources["requests"]["memory"]}
-    for param in (*OF_BOTH, "min-improvement", "promotion"):
-        assert default(objects, param) == wanted[param], param
+    for param, pipeline in product((*OF_BOTH, "min-improvement", "promotion"), ("inverse-heat-pinn", "drift-retrain")):
+        assert default(objects, param, pipeline) == wanted[param], (param, pipeline)
     for param, pipeline in product(OF_BOTH, ("blue-green", "canary", "shadow", "deploy-model")):
         assert default(objects, param, pipeline) == wanted[param], (param, pipeline)
-    for pipeline in ("inverse-heat-pinn", "blue-green", "canary", "shadow", "deploy-model"):
+    for pipeline in ("inverse-heat-pinn", "drift-retrain", "blue-green", "canary", "shadow", "deploy-model"):
         assert ("@sha256:" in default(objects, "predictor-image", pipeline)) is wanted["pinned"]
     assert ("ConfigMap", "settings") not in objects
 

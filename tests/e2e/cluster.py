@@ -23,6 +23,7 @@ from waiting import eventually
 BUILD = CHECKOUT / "build" / "e2e"
 RUNS = {
     "inverse-heat-pinn": CHECKOUT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml",
+    "drift-retrain": CHECKOUT / "pipelines/drift-retrain/runs/drift-retrain.yaml",
     "rollback": CHECKOUT / "pipelines/rollback/runs/rollback.yaml",
     "blue-green": CHECKOUT / "pipelines/blue-green/runs/blue-green.yaml",
     "canary": CHECKOUT / "pipelines/canary/runs/canary.yaml",
@@ -183,6 +184,14 @@ class Space:
                 },
             ]
         )
+
+    def remove(self, *, wait: bool = False) -> None:
+        """Delete the namespace. Its pods are not waited for: Triggers' listeners take their whole grace period."""
+        self.target.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
+        self.kubectl("delete", "pods", "--all", "--grace-period=1", "--wait=false", check=False)
+        if wait:
+            self.target.kubectl("wait", "--for=delete", f"namespace/{self.namespace}", "--timeout=180s", check=False)
+            assert not self.target.kubectl("get", "namespace", self.namespace, "--ignore-not-found"), self.namespace
 
     def pipeline_run(
         self, pipeline: str, name: str, params: Mapping[str, Any], *, delete_first: bool = True, **spec: Any

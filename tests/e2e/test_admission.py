@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from e2e.cluster import Finished
-from e2e.conftest import EVENT_KEY, Catalog
+from e2e.conftest import EVENT_KEY, WORKSPACES, Catalog
 from isotherm import contract
 
 
@@ -19,7 +19,10 @@ def test_of_one_event_a_second_run_does_nothing(
     assert two.task_results("admit") == {"admitted": "false", "reason": "done"}
     assert set(two.states()) == {"admit", "report"}
     cooled = f"retrain-{secrets.token_hex(8)}-20261124190500"
-    three = catalog.wait(catalog.run("event-three", revision=1, event_key=cooled, cool_down_minutes="60"))
+    alert = catalog.params(1, event_key=cooled)
+    three = catalog.wait(catalog.pipeline_run("drift-retrain", "event-three", alert, **WORKSPACES))
+    assert three.succeeded, three.condition
+    assert set(three.states()) == {"admit", "report"}
     assert three.task_results("admit")["reason"].startswith("cooling-down until ")
 
 

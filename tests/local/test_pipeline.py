@@ -6,13 +6,19 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from local_pipeline import MODEL, ROOT, Target, started
+from local_pipeline import MODEL, ROOT, SMALL, Target, publish, started
 
 from isotherm import contract
 from isotherm_local.runner.record import RunRecord
 
 PROMOTE = ROOT / "pipelines/blue-green/runs/blue-green.yaml"
 ROLLBACK = ROOT / "pipelines/rollback/runs/rollback.yaml"
+RETRAIN = ROOT / "pipelines/drift-retrain/runs/drift-retrain.yaml"
+# Short steps, and no answer is judged by the speed of the machine.
+JUDGED = {
+    "step-weights": "20,50", "interval-seconds": "0.5", "bake-seconds": "1", "probes-per-second": "40",
+    "latency-seconds": "5",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +123,27 @@ def test_with_manual_promotion_a_model_waits_on_the_idle_colour_until_a_person_p
     assert promoted.results == {"live-colour": "green", "live-version": version}
     assert target.live_version() == f"1.{version}.0"
     assert registry.get_model_version_by_alias(MODEL, contract.ALIAS_CHAMPION).version == version
+
+
+def test_an_alert_retrains_on_the_newest_measurements_and_the_new_model_takes_the_traffic_as_a_canary(
+    target: Target, first: RunRecord
+) -> None:
+    before = target.live_version()
+    publish(target.repository.parent, 1300, 3)
+    # The judge is what is tried here, so the gate lets a model pass whatever the champion's misfit on these points is.
+    given = SMALL | target.place() | JUDGED | {"repo-url": str(target.repository), "min-improvement": "-1"}
+    alert = target.start(RETRAIN, "alert", given | {"event-key": "retrain-0123456789abcdef-20261124190000"})
+    assert alert.succeeded, alert.culprit()
+    assert alert.tasks["admit"].results["reason"] == "claimed"
+    assert alert.results["verdict"] == "pass"
+    assert alert.tasks["shift"].results["canary-verdict"] == "PROMOTE"
+    steps = json.loads((target.reports("alert") / contract.REPORT_SHIFT).read_text())["steps"]
+    assert [(step["weight"], step["verdict"]) for step in steps] == [(20, "PROMOTE"), (50, "PROMOTE")]
+    version = alert.tasks["register"].results["model-version"]
+    assert target.live_version() == f"1.{version}.0" != before
+    assert target.registry().get_model_version_by_alias(MODEL, contract.ALIAS_CHAMPION).version == version
+
+    storm = target.start(RETRAIN, "storm", given | {"event-key": "retrain-fedcba9876543210-20261124190500"})
+    assert storm.succeeded, storm.culprit()
+    assert storm.tasks["admit"].results["reason"].startswith("cooling-down until ")
+    assert {name for name, state in states(storm).items() if state != "Skipped"} == {"admit", "report"}
