@@ -107,7 +107,7 @@ def target() -> Target:
 def catalog(target: Target) -> Iterator[Catalog]:
     """The catalog, installed afresh; E2E_KEEP=1 leaves it for a look."""
     space = Catalog(target, "isotherm-dev")
-    target.kubectl("delete", "namespace", space.namespace, "--ignore-not-found", "--wait=true")
+    space.remove(wait=True)
     wipe(space)
     BUILD.mkdir(parents=True, exist_ok=True)
     space.install(str(CHECKOUT / "overlays" / "dev"))
@@ -118,7 +118,7 @@ def catalog(target: Target) -> Iterator[Catalog]:
     ]
     yield space
     if not os.environ.get("E2E_KEEP"):
-        target.kubectl("delete", "namespace", space.namespace, "--wait=false")
+        space.remove()
 
 
 def wipe(space: Catalog) -> None:

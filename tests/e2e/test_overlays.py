@@ -21,7 +21,7 @@ SMALL = {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"memory": "2Gi
 def environment(target: Target, catalog: Catalog, overlay: str, namespace: str) -> Catalog:
     """An overlay installed in its own namespace; the lab's node is smaller than production's."""
     space = Catalog(target, namespace, catalog.revisions, catalog.repository)
-    target.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=true")
+    space.remove(wait=True)
     folder = BUILD / f"overlay-{namespace}"
     folder.mkdir(parents=True, exist_ok=True)
     pins = [{"name": name, "digest": digest} for name, digest in catalog_images.pinned(Lab()).items()]
@@ -51,45 +51,51 @@ def run(space: Catalog, name: str, revision: int, **params: str) -> Finished:
     return space.wait(name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def staging(target: Target, catalog: Catalog) -> Iterator[Catalog]:
     space = environment(target, catalog, "staging", "isotherm-staging")
     wipe(space)
     yield space
-    target.kubectl("delete", "namespace", space.namespace, "--wait=true")  # the node holds one of them
+    space.remove()
+
+
+@pytest.fixture(scope="module")
+def staged(staging: Catalog) -> Finished:
+    """The model that production will take over: trained, judged and served in staging."""
+    return run(staging, "first", 0)
 
 
 @pytest.fixture
-def prod(target: Target, catalog: Catalog) -> Iterator[Catalog]:
+def prod(target: Target, catalog: Catalog, staging: Catalog, staged: Finished) -> Iterator[Catalog]:
+    staging.remove()  # the node holds one of them
     space = environment(target, catalog, "prod", "ml-prod")
-    wipe(space)
     yield space
-    target.kubectl("delete", "namespace", space.namespace, "--wait=true")  # the node holds one of them
+    space.remove()
 
 
-def test_staging_serves_a_model_from_s3(staging: Catalog) -> None:
-    ended = run(staging, "first", 0)
-    assert ended.succeeded, (ended.condition, ended.states())
+def test_staging_serves_a_model_from_s3(staging: Catalog, staged: Finished) -> None:
+    assert staged.succeeded, (staged.condition, staged.states())
     service = staging.get("inferenceservice", f"{MODEL}-blue")
     uri = service["spec"]["predictor"]["model"]["storageUri"]
     assert uri.startswith("s3://isotherm-models/staging/")
-    assert staging.answers().headers["x-model-digest"] == ended.results["model-digest"]
+    assert staging.answers().headers["x-model-digest"] == staged.results["model-digest"]
 
 
-def test_production_pins_images_by_digest_and_waits_for_a_person(prod: Catalog) -> None:
-    first = run(prod, "first", 0)
-    assert first.succeeded, (first.condition, first.states())
-    for task_run in first.task_runs:
-        for step in task_run["status"]["steps"]:
-            assert "@sha256:" in step["imageID"] or "sha256:" in step["imageID"]
-        spec = task_run["status"]["taskSpec"]["steps"][0]
-        assert "@sha256:" in spec["image"]
-    approve(prod, first)
+def test_production_takes_over_a_staged_model_pins_images_by_digest_and_waits_for_a_person(
+    prod: Catalog, staged: Finished
+) -> None:
+    """One registry serves both: the version that staging's run registered is production's first."""
+    approve(prod, staged)
+    assert prod.answers().headers["x-model-digest"] == staged.results["model-digest"]
     second = run(prod, "second", 1, min_improvement="-1")
-    assert second.succeeded, second.condition
+    assert second.succeeded, (second.condition, second.states())
     assert "shift" in second.skipped
+    for task_run in second.task_runs:
+        for step in task_run["status"]["steps"]:
+            assert "sha256:" in step["imageID"]
+        assert "@sha256:" in task_run["status"]["taskSpec"]["steps"][0]["image"]
     digest = second.results["model-digest"]
-    assert prod.answers().headers["x-model-digest"] == first.results["model-digest"], "traffic waits"
+    assert prod.answers().headers["x-model-digest"] == staged.results["model-digest"], "traffic waits"
     approve(prod, second)
     assert eventually(lambda: prod.answers().headers["x-model-digest"] == digest, 30)
     assert prod.champion().tags["model_digest"] == digest
