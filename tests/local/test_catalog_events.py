@@ -31,9 +31,9 @@ def interceptor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def judged(kind: str, interceptor: str, secret: str = SECRET, held: str = SECRET) -> offline.Report:
     request = payloads.request(kind, payloads.recorded(kind), secret.encode())
-    scheme = "Bearer " if payloads.SENDERS[kind].bearer else ""
+    passed = payloads.behind_the_door(request, secret.encode())
     return offline.replay(
-        request, LISTENERS[kind], [TRIGGERS], interceptors=[("mlflow", interceptor)], assumed=(scheme + held).encode()
+        passed, LISTENERS[kind], [TRIGGERS], interceptors=[("mlflow", interceptor)], assumed=held.encode()
     )
 
 
@@ -56,6 +56,13 @@ def test_each_recorded_event_makes_one_run_under_its_name(kind: str, interceptor
 @pytest.mark.parametrize("kind", LISTENERS)
 def test_another_secret_makes_none(kind: str, interceptor: str) -> None:
     assert not judged(kind, interceptor, secret=secrets.token_hex(16)).created
+
+
+@pytest.mark.parametrize("kind", [kind for kind, sender in payloads.SENDERS.items() if sender.door])
+def test_a_token_alone_opens_no_listener(kind: str) -> None:
+    """Only what the front door has signed passes; a sender that goes round it is told nothing."""
+    request = payloads.request(kind, payloads.recorded(kind), SECRET.encode())
+    assert not offline.replay(request, LISTENERS[kind], [TRIGGERS], assumed=SECRET.encode()).created
 
 
 @pytest.mark.parametrize(("file", "made"), [("images/ops/Containerfile", 1), ("docs/events.md", 0)])

@@ -19,7 +19,7 @@ from isotherm import tekton
 from isotherm_local.events import payloads
 
 SIGNED = ("github", "gitea", "mlflow")
-BEARERS = tuple(kind for kind, sender in payloads.SENDERS.items() if sender.bearer)
+BEARERS = tuple(kind for kind, sender in payloads.SENDERS.items() if sender.door and kind != "gitlab")
 SECRET = secrets.token_bytes(20).hex().encode()
 SHA = "0123456789abcdef0123456789abcdef01234567"
 DELIVERY = payloads.Delivery("5b7e6a52-1f0c-4c1e-9a57-d0f1b3a90c11", 1785136446)

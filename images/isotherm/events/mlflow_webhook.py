@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -24,9 +24,8 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from isotherm import contract, tekton
-from isotherm.events import keys
+from isotherm.events import keys, webhook_secrets
 
-SECRET_FILES = ("current", "previous")  # both are valid, so that a secret is changed without losing an event
 MAX_AGE_SECONDS = 300
 KEPT_DELIVERIES = 10_000
 SIGNATURE, DELIVERY, TIMESTAMP = "X-MLflow-Signature", "X-MLflow-Delivery-Id", "X-MLflow-Timestamp"
@@ -140,9 +139,10 @@ class Webhook:
         """Check the signature first, so that a forger learns nothing of the rest."""
         if not _DELIVERY_ID.fullmatch(delivery) or not stamp.isascii() or not _SECONDS.fullmatch(stamp):
             raise Rejected(Code.FAILED_PRECONDITION, "the delivery's id or timestamp is not as MLflow sends it")
-        secrets = _secrets(self.secrets)
+        secrets = [secret.strip() for secret in webhook_secrets.read(self.secrets)]
         if not secrets:
-            raise Rejected(Code.INTERNAL, f"there is no secret to check with: mount {' or '.join(SECRET_FILES)}")
+            files = " or ".join(webhook_secrets.FILES)
+            raise Rejected(Code.INTERNAL, f"there is no secret to check with: mount {files}")
         signed = f"{delivery}.{stamp}.{request.body}".encode("utf-8", "surrogatepass")
         given = request.one(SIGNATURE).encode("utf-8", "surrogatepass")
         # Every secret is tried: the time taken does not tell which one fits.
@@ -166,17 +166,6 @@ def signature(secret: bytes, signed: bytes) -> bytes:
 def refusal(code: Code, message: str) -> dict[str, Any]:
     """An InterceptorResponse that stops the trigger."""
     return {"continue": False, "status": {"code": int(code), "message": message}}
-
-
-def _secrets(folder: Path) -> Sequence[bytes]:
-    """Read the secrets anew for each event: kubelet replaces the files when the Secret changes."""
-    found = []
-    for name in SECRET_FILES:
-        try:
-            found.append((folder / name).read_bytes().strip())
-        except OSError:
-            continue
-    return [secret for secret in found if secret]
 
 
 def _deployment(body: str, params: Params) -> dict[str, str]:

@@ -105,15 +105,14 @@ def _offline(options: argparse.Namespace, request: payloads.Request, secret: byt
     from isotherm_local.events import offline
     from isotherm_local.lint import gotools
 
-    held = payloads.authorization(secret).encode("latin-1") if payloads.SENDERS[options.kind].bearer else secret
     try:
         report = offline.replay(
-            request,
+            payloads.behind_the_door(request, secret),
             options.listener,
             options.offline,
             namespace=options.namespace,
             interceptors=options.interceptors,
-            assumed=held,
+            assumed=secret,
         )
     except gotools.Missing as error:
         raise tekton.Unavailable(f"listeners cannot be asked offline: {error}", remedy="then try again") from error

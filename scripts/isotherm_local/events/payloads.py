@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from isotherm import contract, tekton
+from isotherm.events import signer
 
 ROOT = Path(__file__).resolve().parents[3]
 RECORDED = ROOT / "triggers" / "payloads"
@@ -154,7 +155,7 @@ class Sender:
     sign: Callable[[bytes, bytes, Delivery], dict[str, str]]
     name: Callable[[Any], str]
     layout: Mapping[str, Any]
-    bearer: bool = False
+    door: str = ""  # where it shows a token: the front door's signer knows the event by this name
 
 
 _COMPACT: Mapping[str, Any] = {"separators": (",", ":"), "ensure_ascii": False}
@@ -162,21 +163,21 @@ _INDENTED: Mapping[str, Any] = {"indent": 2, "ensure_ascii": False}
 _ALERTS = _bearer("Alertmanager/0.28.1"), _alert_name, _COMPACT
 SENDERS: Mapping[str, Sender] = {
     "github": Sender("a push to GitHub", contract.EVENT_GIT, _github, _push_name, _COMPACT),
-    "gitlab": Sender("a push to GitLab", contract.EVENT_GIT, _gitlab, _push_name, _COMPACT),
+    "gitlab": Sender("a push to GitLab", contract.EVENT_GIT, _gitlab, _push_name, _COMPACT, "gitlab"),
     "gitea": Sender("a push to Gitea or Forgejo", contract.EVENT_GIT, _gitea, _push_name, _INDENTED),
-    "alertmanager": Sender("a firing alert of Alertmanager", contract.EVENT_ALERT, *_ALERTS, bearer=True),
+    "alertmanager": Sender("a firing alert of Alertmanager", contract.EVENT_ALERT, *_ALERTS, "alerts"),
     "grafana": Sender(
-        "a firing alert of Grafana", contract.EVENT_ALERT, _bearer("Grafana"), _alert_name, _COMPACT, bearer=True
+        "a firing alert of Grafana", contract.EVENT_ALERT, _bearer("Grafana"), _alert_name, _COMPACT, "grafana"
     ),
     "mlflow": Sender("an alias set in MLflow's registry", contract.EVENT_REGISTRY, _mlflow, _registry_name, {}),
     "lakefs-merge": Sender(
-        "a merge in lakeFS", contract.EVENT_LAKEFS, _bearer("lakeFS Webhooks/0.1"), _lakefs_name, _COMPACT, bearer=True
+        "a merge in lakeFS", contract.EVENT_LAKEFS, _bearer("lakeFS Webhooks/0.1"), _lakefs_name, _COMPACT, "lakefs"
     ),
     "lakefs-commit": Sender(
-        "a commit in lakeFS", contract.EVENT_LAKEFS, _bearer("lakeFS Webhooks/0.1"), _lakefs_name, _COMPACT, bearer=True
+        "a commit in lakeFS", contract.EVENT_LAKEFS, _bearer("lakeFS Webhooks/0.1"), _lakefs_name, _COMPACT, "lakefs"
     ),
     "schedule": Sender(
-        "the clock's call", contract.EVENT_SCHEDULE, _bearer("isotherm-schedule"), _schedule_name, _COMPACT, bearer=True
+        "the clock's call", contract.EVENT_SCHEDULE, _bearer("isotherm-schedule"), _schedule_name, _COMPACT, "schedule"
     ),
 }
 
@@ -262,6 +263,18 @@ def request(kind: str, payload: Any, secret: bytes, delivery: Delivery | None = 
     body = json.dumps(payload, **sender.layout).encode("utf-8", "surrogatepass")
     headers = {"Content-Type": "application/json", **sender.sign(body, secret, delivery or Delivery.now())}
     return Request(kind, headers, body)
+
+
+def behind_the_door(request: Request, secret: bytes) -> Request:
+    """The request as its listener gets it: where the sender shows a token, the front door has signed instead.
+
+    Raises `signer.Unauthorised` where the token is another than `secret`.
+    """
+    door = SENDERS[request.kind].door
+    if not door:
+        return request
+    headers = signer.signed(signer.SENDERS[door], request.headers, request.body, [secret])
+    return Request(request.kind, headers, request.body)
 
 
 def names(kind: str, payload: Any) -> re.Pattern[str] | None:
