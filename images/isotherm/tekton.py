@@ -68,6 +68,11 @@ def redact(text: str) -> str:
     return _SECRET.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", text)
 
 
+def say(line: str) -> None:
+    """Print a line of a program's log at once, without credentials."""
+    print(redact(line), flush=True)
+
+
 def utcnow() -> datetime:
     """Return the current time in UTC, whole seconds."""
     return datetime.now(UTC).replace(microsecond=0)

@@ -68,18 +68,14 @@ class Guard:
         weights, notes = shifts.take_back(route, tekton.rfc3339(now))
         after = mine.write(route, weights, notes, alone=True)
         line = f"Route {name}: {notes[contract.ANNOTATION_SHIFT_ENDED]}; now {routes.describe(after.weights)}"
-        _say(line)
-        notices.tell(self._cluster, after, notices.TAKEN_BACK, line, now, reporter="route-guard", say=_say)
+        tekton.say(line)
+        notices.tell(self._cluster, after, notices.TAKEN_BACK, line, now, reporter="route-guard", say=tekton.say)
         return True
 
     def _say_once(self, name: str, line: str) -> None:
         if self._said.get(name) != line:
             self._said[name] = line
-            _say(f"Route {name}: {line}")
-
-
-def _say(line: str) -> None:
-    print(tekton.redact(line), flush=True)
+            tekton.say(f"Route {name}: {line}")
 
 
 def run() -> None:
@@ -89,7 +85,7 @@ def run() -> None:
     guard = Guard(kube.Cluster.from_config(deadline_seconds=env.poll_seconds), wanted)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    _say(f"guarding {', '.join(wanted)} every {env.poll_seconds:g} s")
+    tekton.say(f"guarding {', '.join(wanted)} every {env.poll_seconds:g} s")
     while not ended.wait(env.poll_seconds):
         guard.look(tekton.utcnow())
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from isotherm import kube, tekton
-from isotherm.events import certificate
+from isotherm.events import certificate, server
 from isotherm.events.mlflow_webhook import Code, Request, Webhook, refusal
 
 if TYPE_CHECKING:
@@ -51,13 +51,10 @@ def create_app(webhook: Webhook) -> Starlette:
         except Exception as error:
             # Triggers needs an answer; the kind of error is all that surely holds nothing of the event.
             answer = refusal(Code.INTERNAL, f"unexpected {type(error).__name__}")
-        _say(_line(answer))
+        tekton.say(_line(answer))
         return JSONResponse(answer)
 
-    async def healthz(_: Http) -> Response:
-        return PlainTextResponse("ok\n")
-
-    return Starlette(routes=[Route("/mlflow", mlflow, methods=["POST"]), Route("/healthz", healthz, methods=["GET"])])
+    return Starlette(routes=[Route("/mlflow", mlflow, methods=["POST"]), server.healthz()])
 
 
 async def _body(http: Http) -> bytes | None:
@@ -78,24 +75,22 @@ def _line(answer: dict[str, Any]) -> str:
     return f"mlflow: refused: {answer['status']['message']}"
 
 
-def _say(line: str) -> None:
-    print(tekton.redact(line), flush=True)
-
-
 def _republish(cluster: kube.Cluster, interceptor: str, ca: bytes, stop: threading.Event) -> None:
     """Put the CA back when somebody creates the Interceptor anew; a failure is told and tried again."""
     while not stop.wait(REPUBLISH_SECONDS):
         try:
             if certificate.publish(cluster, interceptor, ca):
-                _say(f"Interceptor {interceptor} had lost the CA: written again")
+                tekton.say(f"Interceptor {interceptor} had lost the CA: written again")
         except Exception as error:
-            _say(f"warning: {tekton.last_line(error)}")
+            tekton.say(f"warning: {tekton.last_line(error)}")
 
 
 def run(plain: int | None, port: int = PORT) -> None:
     """Serve until the process is ended."""
     env = tekton.environment(secrets_dir=Path)
-    serve = functools.partial(_serve, create_app(Webhook(env.secrets_dir)))
+    serve = functools.partial(
+        server.serve, create_app(Webhook(env.secrets_dir)), timeout_keep_alive=READ_SECONDS, limit_concurrency=64
+    )
     if plain is not None:
         serve(host="127.0.0.1", port=plain)
         return
@@ -111,19 +106,9 @@ def run(plain: int | None, port: int = PORT) -> None:
             target=_republish, args=(cluster, names.interceptor_name, identity.ca, stop), daemon=True
         )
         keeper.start()
-        _say(f"Interceptor {names.interceptor_name} holds the CA of this server")
+        tekton.say(f"Interceptor {names.interceptor_name} holds the CA of this server")
         serve(host="0.0.0.0", port=port, ssl_certfile=str(chain), ssl_keyfile=str(key))  # noqa: S104 (a pod's server)
         stop.set()
-
-
-def _serve(app: Starlette, **options: Any) -> None:
-    import uvicorn
-
-    # No access log: uvicorn's would repeat each line, and its debug log holds headers.
-    uvicorn.run(
-        app, log_level="warning", access_log=False, lifespan="off", server_header=False, date_header=False,
-        timeout_keep_alive=READ_SECONDS, limit_concurrency=64, **options,
-    )  # fmt: skip
 
 
 def main() -> int:

@@ -31,13 +31,13 @@ def sources(wanted: config.Config, scratch: Path) -> Iterator[tuple[str, Pass]]:
 
 def compare(wanted: config.Config, cluster: kube.Cluster, scratch: Path) -> tuple[Runs, list[str]]:
     """Compare each source by itself; return the runs made and the sources that failed."""
-    runs, failed = Runs(cluster, _say), []
+    runs, failed = Runs(cluster, tekton.say), []
     for name, compared in sources(wanted, scratch):
         try:
             compared(runs)
         except Exception as error:
             # One source must not keep the others; what nobody foresaw is told like the rest and fails the pass.
-            _say(f"{name}: {tekton.last_line(error)}")
+            tekton.say(f"{name}: {tekton.last_line(error)}")
             failed.append(name)
     return runs, failed
 
@@ -48,16 +48,12 @@ def run() -> None:
     wanted = config.load(env.reconcile_config)
     runs, failed = compare(wanted, kube.Cluster.from_config(), env.scratch_dir)
     compared = len(list(sources(wanted, env.scratch_dir))) - len(failed)
-    _say(f"{len(runs.created)} runs created, {compared} sources compared, {len(failed)} failed")
+    tekton.say(f"{len(runs.created)} runs created, {compared} sources compared, {len(failed)} failed")
     if failed:
         raise tekton.Unavailable(
             f"{len(failed)} sources could not be compared: {', '.join(failed)}",
             remedy="see the lines above; the next pass tries again",
         )
-
-
-def _say(line: str) -> None:
-    print(tekton.redact(line), flush=True)
 
 
 def main() -> int:

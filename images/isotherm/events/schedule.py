@@ -101,11 +101,7 @@ def run() -> None:
         raise tekton.BadInput(f"LISTENER_URL is {env.listener_url[:80]!r}", remedy="give an http(s) URL")
     event = Event(env.model_name, minute, env.listener_url, token)
     print(f"schedule: {event.name}", flush=True)
-    ensure(kube.Cluster.from_config(), event, deadline_seconds=env.deadline_seconds, say=_say)
-
-
-def _say(line: str) -> None:
-    print(tekton.redact(line), flush=True)
+    ensure(kube.Cluster.from_config(), event, deadline_seconds=env.deadline_seconds, say=tekton.say)
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isotherm import tekton
-from isotherm.events import webhook_secrets
+from isotherm.events import server, webhook_secrets
 
 if TYPE_CHECKING:
     import httpx
@@ -97,39 +97,25 @@ def create_app(folder: Path, client: httpx.AsyncClient, listener_url: str = "htt
         try:
             headers = signed(sender, request.headers, body, webhook_secrets.read(folder / sender.secret))
         except Unauthorised:
-            _say(f"{kind}: refused, its token is none of Secret {sender.secret}'s")
+            tekton.say(f"{kind}: refused, its token is none of Secret {sender.secret}'s")
             return PlainTextResponse("the token is not valid here\n", status_code=401)
         try:
             answer = await client.post(listener_url.format(sender.listener), content=body, headers=headers)
         except httpx.HTTPError as error:
-            _say(f"{kind}: listener {sender.listener} did not take it: {type(error).__name__}")
+            tekton.say(f"{kind}: listener {sender.listener} did not take it: {type(error).__name__}")
             return PlainTextResponse("the listener does not answer\n", status_code=503)
         return PlainTextResponse(answer.content, status_code=answer.status_code)
 
-    async def healthz(_: Request) -> Response:
-        return PlainTextResponse("ok\n")
-
-    return Starlette(
-        routes=[Route("/healthz", healthz, methods=["GET"]), Route("/{kind}", event, methods=["POST"])],
-    )
-
-
-def _say(line: str) -> None:
-    print(tekton.redact(line), flush=True)
+    return Starlette(routes=[server.healthz(), Route("/{kind}", event, methods=["POST"])])
 
 
 def run(port: int) -> None:
     """Serve until the process is ended."""
     import httpx
-    import uvicorn
 
     env = tekton.environment(secrets_dir=Path)
     client = httpx.AsyncClient(timeout=LISTENER_SECONDS, limits=httpx.Limits(max_connections=32), trust_env=False)
-    # No access log, and no debug log: that would hold headers.
-    uvicorn.run(
-        create_app(env.secrets_dir, client), host="127.0.0.1", port=port, log_level="warning", access_log=False,
-        lifespan="off", server_header=False, date_header=False,
-    )  # fmt: skip
+    server.serve(create_app(env.secrets_dir, client), host="127.0.0.1", port=port)
 
 
 def main() -> int:

@@ -69,7 +69,7 @@ def _github(body: bytes, secret: bytes, delivery: Delivery) -> dict[str, str]:
         "X-GitHub-Hook-Installation-Target-ID": "730114201",
         "X-GitHub-Hook-Installation-Target-Type": "repository",
         "X-Hub-Signature": "sha1=" + hmac.new(secret, body, "sha1").hexdigest(),
-        "X-Hub-Signature-256": "sha256=" + _sha256(secret, body).hex(),
+        signer.SIGNATURE: signer.signature(secret, body),
     }
 
 
@@ -86,7 +86,7 @@ def _gitea(body: bytes, secret: bytes, delivery: Delivery) -> dict[str, str]:
         "X-Gitea-Signature": signature,
         "X-Gogs-Signature": signature,
         "X-Hub-Signature": "sha1=" + hmac.new(secret, body, "sha1").hexdigest(),
-        "X-Hub-Signature-256": f"sha256={signature}",
+        signer.SIGNATURE: signer.signature(secret, body),
     }
 
 
