@@ -26,6 +26,12 @@ TAG_IMAGE_DIGEST = "image_digest"
 TAG_RUN_MANIFEST = "run_manifest"
 TAG_MODEL_DIGEST = "model_digest"
 TAG_PIPELINE_RUN = "pipeline_run"
+# Of a registry version whose traffic was moved: canary, at-once or rollback; shifted, unchanged, failed or taken-back.
+TAG_ROLLOUT_STRATEGY = "rollout_strategy"
+TAG_ROLLOUT_OUTCOME = "rollout_outcome"
+TAG_ROLLOUT_STEPS = "rollout_steps"  # `10=PROMOTE 25=ROLLBACK`
+TAG_ROLLOUT_RUN = "rollout_run"  # name of the PipelineRun
+TAG_ROLLOUT_AT = "rollout_at"  # RFC 3339
 
 # A model without one of these cannot be evaluated, registered or deployed.
 LINEAGE_TAGS = (

@@ -333,7 +333,11 @@ def test_any_subset_of_reports_and_statuses_makes_a_page(tmp_path_factory, prese
 def test_the_program_is_red_when_a_task_failed(tmp_path, arguments, aggregate, code, verdict, last) -> None:
     write(tmp_path, plausible())
     environment = {**os.environ, "PIPELINE_RUN": "run-1", "TASKS_STATUS": aggregate, "MLFLOW_URI": "http://mlflow"}
-    environment |= {"REPORTS_DIR": str(tmp_path), "RESULT_VERDICT": str(tmp_path / "verdict")}
+    environment |= {
+        "REPORTS_DIR": str(tmp_path),
+        "RESULT_VERDICT": str(tmp_path / "verdict"),
+        "MLFLOW_CREDENTIALS_DIR": "",
+    }
     command = [sys.executable, "-m", "isotherm.deploy.report", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr

@@ -137,6 +137,7 @@ class Deployment(_Report):
     dry_run: bool = False
     plan: list[Any] | str | None = None
     route_created: bool = False
+    model_name: str | None = None
     model_version: str | int | None = None
     model_digest: str | None = None
 

@@ -112,6 +112,11 @@ def promote(client: MlflowClient, model_name: str, model_digest: str, expected: 
     return Registered(version, UNCHANGED if current == version else MOVED, current, target.tags)
 
 
+def annotate(client: MlflowClient, model_name: str, version: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a version; repeating it changes nothing."""
+    _set_tags(client, client.get_model_version(model_name, version), tags)
+
+
 def _promoted_meanwhile(model_name: str, current: str, expected: str) -> tekton.Refused:
     found = f"version {current}" if current else "nobody"
     wanted = f"version {expected}" if expected else "nobody"
