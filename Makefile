@@ -32,7 +32,7 @@ test-images:  ## Build the images, then run every program in its own: any UID, r
 	@$(DEV)/python -m pytest -q tests/images
 
 lab:  ## Start a real one-node Kubernetes with Tekton, KServe, MLflow, S3 and a router on this machine (root; Linux)
-	@$(PYTHON) scripts/setup.py test
+	@$(PYTHON) scripts/setup.py lab
 	@$(LAB) up $(PARTS)
 
 lab-down:  ## Stop the lab: nothing of it stays running, mounted or routed

@@ -1,6 +1,6 @@
 """Make the environments that the local target needs, each from its own lock with hashes.
 
-Usage: python3 scripts/setup.py [demo|test|lock|check]   (default: demo)
+Usage: python3 scripts/setup.py [demo|lab|test|lock|check]   (default: demo)
 
 Runs on a bare Python 3.11 to 3.13 with nothing installed: it makes .venv/tools with `uv` from a hash-locked file,
 then one environment per
@@ -53,6 +53,7 @@ def locks(cpu: bool) -> dict[str, Path]:
 
 WANTED = {
     "demo": ["data", "pinn-trainer", "ops", "pinn-api", "local"],
+    "lab": ["dev"],
     "test": ["data", "pinn-trainer", "ops", "pinn-api", "local", "dev"],
 }
 
