@@ -2,6 +2,8 @@
 PYTHON ?= python3
 DEV := .venv/dev/bin
 LOCAL := .venv/local/bin
+# The end-to-end tests have two lanes (tests/e2e/conftest.py).
+LANES := -n 2
 LAB := PYTHONPATH=tests:scripts:images $(DEV)/python -m lab
 
 .PHONY: help demo demo-stop test lint images test-images lab lab-down lab-status e2e e2e-core bench-local bench-lab bench-events bench-rollout setup lock clean
@@ -43,13 +45,13 @@ lab-status:  ## Tell which parts of the lab are up, since when, and where their 
 
 e2e:  ## Test the catalog end to end on the lab, or on the cluster of KUBECONFIG (docs/lab.md)
 	@$(PYTHON) scripts/setup.py test
-	@$(LAB) up
-	@$(DEV)/python -m pytest -q tests/e2e
+	@$(LAB) up && $(LAB) build tkn
+	@$(DEV)/python -m pytest -q $(LANES) tests/e2e
 
 e2e-core:  ## The part of `make e2e` that .ci/run runs
 	@$(PYTHON) scripts/setup.py test
-	@$(LAB) up
-	@$(DEV)/python -m pytest -q -m core tests/e2e
+	@$(LAB) up && $(LAB) build tkn
+	@$(DEV)/python -m pytest -q $(LANES) -m core tests/e2e
 
 bench-local:  ## Measure every bar of the local target and write build/bench/local.json
 	@$(PYTHON) scripts/setup.py test
@@ -57,7 +59,7 @@ bench-local:  ## Measure every bar of the local target and write build/bench/loc
 
 bench-lab:  ## Measure every bar of the lab and write build/bench/lab.json (two hours; ONLY="overhead kills" for some)
 	@$(PYTHON) scripts/setup.py test
-	@$(LAB) up
+	@$(LAB) up && $(LAB) build tkn
 	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/bench_lab.py $(ONLY)
 
 bench-events:  ## Measure every bar of the events on the lab and write build/bench/events.json (half an hour; ONLY="pushes load")

@@ -7,7 +7,7 @@ of one Route in their order.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -45,15 +45,22 @@ class Recorder:
             return [route for number, route in sorted(self._seen.items()) if number >= int(version)]
 
 
-def violations(seen: Sequence[routes.Route], plans: dict[str, Sequence[int]] | None = None) -> list[str]:
-    """Say what is wrong with a history. `plans` has by holder the weights that its shift may give its target.
+def violations(
+    seen: Sequence[routes.Route],
+    plans: dict[str, Sequence[int]] | None = None,
+    rollbacks: Collection[str] = (),
+) -> list[str]:
+    """Say what is wrong with a history. `plans` has by holder the weights that its shift may give its target;
+    `rollbacks` are the holders that go back: theirs stands at once, as what it leaves is the model in doubt.
 
     A change of weights without one of the token is somebody else's, who may do anything.
     """
-    return [problem for before, after in pairwise(seen) for problem in _step(before, after, plans or {})]
+    return [problem for before, after in pairwise(seen) for problem in _step(before, after, plans or {}, rollbacks)]
 
 
-def _step(before: routes.Route, after: routes.Route, plans: dict[str, Sequence[int]]) -> list[str]:
+def _step(
+    before: routes.Route, after: routes.Route, plans: dict[str, Sequence[int]], rollbacks: Collection[str]
+) -> list[str]:
     where = f"{before.resource_version} -> {after.resource_version}"
     moved = f"{routes.describe(before.weights)} -> {routes.describe(after.weights)}"
     found = []
@@ -75,7 +82,9 @@ def _step(before: routes.Route, after: routes.Route, plans: dict[str, Sequence[i
     back = before.stable is not None and after.weights.get(before.stable) == 100
     if before.shifting and not before.foreign and after.holder != before.holder and not back:
         found.append(f"{where}: {after.holder or '(nobody)'} moved {moved} while {before.holder} was shifting")
-    if changed and not back and after.expires is None and not _first_shares(before):
+    if after.holder in rollbacks and after.live is None:
+        found.append(f"{where}: {after.holder} moved {moved}, and a rollback moves everything")
+    if changed and not back and after.expires is None and after.holder not in rollbacks and not _first_shares(before):
         found.append(f"{where}: {moved} by {after.holder} stands without an expiry")
     if after.holder == shifts.GUARD and not back:
         found.append(f"{where}: the guard moved {moved}, not back")

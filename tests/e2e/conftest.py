@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from lab.part import CHECKOUT
 from local_pipeline import started
+from waiting import eventually
+from xdist.scheduler import LoadScopeScheduling
 
 from e2e import measurements
 from e2e.cluster import BUILD, Finished, Space, Target
 from e2e.events import NAMESPACE, Events, installed
+from e2e.written import Written
+from isotherm.deploy import routes
 from isotherm_local.runner.normal import normal_form
 
 MODEL = "inverse-heat-pinn"
+NAMESPACES = {"isotherm-dev", "isotherm-staging", "ml-prod"}  # of the overlays
 # A second model with a Route of its own (overlays/dev has rights for it): its traffic leaves the first one alone.
 OTHER = "pouch-cell"
 OTHER_PARAMS = {
@@ -93,9 +100,73 @@ WORKSPACES: dict[str, Any] = {
 }
 
 
+# Two lanes side by side (pytest -n 2): a pipeline's run leaves a third of two cores idle. Those of the one installed
+# catalog follow each other; all others have namespaces of their own.
+CATALOG, PLATFORM = "catalog", "platform"
+# These come last in their lane: staging and production fill the node, and restarts kills what everything stands on, so
+# it waits for the other lane's end; the history is told last.
+LAST = ("test_overlays.py", "test_restarts.py", "test_history.py")
+ON_CATALOG = {
+    "test_admission.py", "test_concurrency.py", "test_failures.py", "test_parity_catalog.py", "test_pipeline.py",
+    "test_history.py", "test_pods.py", "test_restarts.py", "test_tasks.py", "test_tkn.py",
+}  # fmt: skip
+
+
+def lane(nodeid: str) -> str:
+    """The lane of a test, by its file: xdist knows no more of it when it hands out the tests."""
+    return CATALOG if nodeid.partition("::")[0].rpartition("/")[2] in ON_CATALOG else PLATFORM
+
+
+class Lanes(LoadScopeScheduling):
+    """A worker takes a whole lane."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return lane(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
+    """Hand out lanes, not tests."""
+    return Lanes(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Staging and production come last: they share the registry with development, and empty it to be first in it."""
-    items.sort(key=lambda item: item.path.name == "test_overlays.py")
+    """Order the tests; one after the other, without xdist, the platform's come first. Each file must be in its lane."""
+    items.sort(
+        key=lambda item: (
+            lane(item.nodeid) == CATALOG,
+            item.path.name in LAST and 1 + LAST.index(item.path.name),
+        )
+    )
+    for item in items:
+        uses = bool({"catalog", "local_forms"} & set(getattr(item, "fixturenames", ())))
+        if uses != (lane(item.nodeid) == CATALOG):
+            raise pytest.UsageError(f"{item.nodeid}: its file is in the wrong lane; see ON_CATALOG in conftest.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Leave a mark for the other lane when the platform's last test has ended."""
+    if item is _last_of_platform(item.session):
+        _platform_ended(item.config).touch()
+
+
+def _last_of_platform(session: pytest.Session) -> pytest.Item | None:
+    found = [item for item in session.items if lane(item.nodeid) == PLATFORM]
+    return found[-1] if found else None
+
+
+def _platform_ended(config: pytest.Config) -> Path:
+    """A file of this run of the suite, the same for every worker of xdist."""
+    run = getattr(config, "workerinput", {}).get("testrunuid", f"{os.getpid()}")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    return BUILD / f"platform-ended-{run}"
+
+
+@pytest.fixture
+def alone(request: pytest.FixtureRequest) -> None:
+    """Wait until no other test runs: this one takes from all of them what they stand on."""
+    if _last_of_platform(request.session):
+        eventually(_platform_ended(request.config).exists, 1500, every=1)
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +175,15 @@ def target() -> Target:
 
 
 @pytest.fixture(scope="session")
-def catalog(target: Target) -> Iterator[Catalog]:
+def written(target: Target) -> Iterator[Written]:
+    """What is written to the models' Routes, from before the first of them is made."""
+    services = {MODEL: routes.pair("blue", "green"), OTHER: routes.pair(f"{OTHER}-blue", f"{OTHER}-green")}
+    with Written(target.kubeconfig, NAMESPACES, services) as seen:
+        yield seen
+
+
+@pytest.fixture(scope="session")
+def catalog(target: Target, written: Written) -> Iterator[Catalog]:
     """The catalog, installed afresh; E2E_KEEP=1 leaves it for a look."""
     space = Catalog(target, "isotherm-dev")
     space.remove(wait=True)
@@ -174,8 +253,13 @@ def local_forms(
     params = [getattr(item, "callspec", None) for item in request.session.items]
     wanted = {spec.params["run"] for spec in params if spec and "run" in spec.params}
     wanted |= {"first"} if "refused" in wanted else set()
+
+    def step_aside() -> None:
+        """The thread's programs are weighed one by one against all pods together: they take what those leave."""
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
+
     # The thread outlives the target: what it has started ends with it.
-    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+    with ThreadPoolExecutor(1, initializer=step_aside) as pool, ExitStack() as stack:
         target = pool.submit(lambda: stack.enter_context(started(tmp_path_factory.mktemp("parity"))))
 
         def form(name: str) -> dict[str, Any]:
@@ -184,15 +268,19 @@ def local_forms(
         yield {name: pool.submit(form, name) for name in LOCAL_RUNS if name in wanted}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def events_ahead(request: pytest.FixtureRequest) -> Iterator[Future[Events] | None]:
+@pytest.fixture(scope="session")
+def events_ahead(target: Target) -> Iterator[Future[Events]]:
     """Installs the triggers beside the first tests: it takes a minute until Triggers trusts a new interceptor."""
-    if not any("events" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        yield None
-        return
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
-        target = request.getfixturevalue("target")
         yield pool.submit(lambda: stack.enter_context(installed(target, NAMESPACE)))
+
+
+@pytest.fixture(autouse=True)
+def _events_begin(request: pytest.FixtureRequest) -> None:
+    """Begin to install with the first test of the lane that wants them."""
+    wanted = any("events" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    if wanted and lane(request.node.nodeid) == PLATFORM:
+        request.getfixturevalue("events_ahead")
 
 
 @pytest.fixture(scope="session")

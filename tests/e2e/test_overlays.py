@@ -1,26 +1,65 @@
-"""Staging and production for real: models in S3, images by digest, a person's word before traffic moves."""
+"""Staging and production for real: models in S3, images by digest, a person's word before traffic moves.
+
+They have an MLflow of their own, so that development can go on beside them.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import yaml
-from lab import catalog_images
-from lab.part import CHECKOUT, Lab
+from lab import catalog_images, mlflow, storage
+from lab.part import CHECKOUT, NODE_IP, Lab
 from waiting import eventually
 
+from e2e import measurements
 from e2e.cluster import BUILD, Finished, Target
-from e2e.conftest import MODEL, WORKSPACES, Catalog, wipe
+from e2e.conftest import MODEL, WORKSPACES, Catalog
+from e2e.written import Written
 
+PORT = 5002
+MEASUREMENTS = "staged-measurements"
 SMALL = {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}
 
 
-def environment(target: Target, catalog: Catalog, overlay: str, namespace: str) -> Catalog:
+@pytest.fixture(scope="module")
+def registry(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """The cluster with another MLflow, empty, a process of the node as the lab's own."""
+    if target.mlflow != mlflow.URL:
+        pytest.skip("the lab's own images and node are what is tried here")
+    folder, address = tmp_path_factory.mktemp("mlflow"), f"{NODE_IP}:{PORT}"
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", NODE_IP, "--port", str(PORT), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--serve-artifacts",
+        "--artifacts-destination", str(folder / "artifacts"), "--allowed-hosts", address,
+    ]  # fmt: skip
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, env={**os.environ, **quiet}, cwd=folder, stdout=log, stderr=log)
+    try:
+        eventually(lambda: not storage.http_answers(f"http://{address}/health"), 120, every=1)
+        yield replace(target, mlflow=f"http://{address}")
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def revisions(target: Target) -> list[str]:
+    """Two versions of the measurements, in a repository of their own."""
+    sizes = ((1000, 1), (1200, 2))
+    return [measurements.publish(target, "heatinv", points, seed, to=MEASUREMENTS) for points, seed in sizes]
+
+
+def environment(registry: Target, revisions: list[str], overlay: str, namespace: str) -> Catalog:
     """An overlay installed in its own namespace; the lab's node is smaller than production's."""
-    space = Catalog(target, namespace, catalog.revisions, catalog.repository)
+    space = Catalog(registry, namespace, revisions, measurements.repository(registry, MEASUREMENTS))
     space.remove(wait=True)
     folder = BUILD / f"overlay-{namespace}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +75,7 @@ def environment(target: Target, catalog: Catalog, overlay: str, namespace: str) 
 
 
 def run(space: Catalog, name: str, revision: int, **params: str) -> Finished:
-    """One run with the overlay's own defaults, a model store in S3 and a train step that fits the node."""
+    """One run with the overlay's own defaults, a model store in S3 and steps that fit the node."""
     workspaces = [
         *WORKSPACES["workspaces"],
         {"name": "model-store-credentials", "secret": {"secretName": "model-store"}},
@@ -44,7 +83,7 @@ def run(space: Catalog, name: str, revision: int, **params: str) -> Finished:
     example = yaml.safe_load((CHECKOUT / "pipelines/inverse-heat-pinn/runs/heatinv.yaml").read_text())
     specs = example["spec"]["taskRunSpecs"]
     for spec in specs:
-        if spec["pipelineTaskName"] == "train":
+        if spec["pipelineTaskName"] in ("train", "evaluate"):
             spec["computeResources"] = SMALL
     changes = {"workspaces": workspaces, "taskRunSpecs": specs}
     space.run(name, revision, spec=changes, predictor_cpu="100m", model_name=MODEL, **params)
@@ -52,9 +91,8 @@ def run(space: Catalog, name: str, revision: int, **params: str) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def staging(target: Target, catalog: Catalog) -> Iterator[Catalog]:
-    space = environment(target, catalog, "staging", "isotherm-staging")
-    wipe(space)
+def staging(registry: Target, revisions: list[str], written: Written) -> Iterator[Catalog]:
+    space = environment(registry, revisions, "staging", "isotherm-staging")
     yield space
     space.remove()
 
@@ -66,9 +104,9 @@ def staged(staging: Catalog) -> Finished:
 
 
 @pytest.fixture
-def prod(target: Target, catalog: Catalog, staging: Catalog, staged: Finished) -> Iterator[Catalog]:
+def prod(registry: Target, revisions: list[str], staging: Catalog, staged: Finished) -> Iterator[Catalog]:
     staging.remove()  # the node holds one of them
-    space = environment(target, catalog, "prod", "ml-prod")
+    space = environment(registry, revisions, "prod", "ml-prod")
     yield space
     space.remove()
 
@@ -99,6 +137,10 @@ def test_production_takes_over_a_staged_model_pins_images_by_digest_and_waits_fo
     approve(prod, second)
     assert eventually(lambda: prod.answers().headers["x-model-digest"] == digest, 30)
     assert prod.champion().tags["model_digest"] == digest
+
+
+def test_no_write_to_their_routes_was_one_that_must_never_be(written: Written) -> None:
+    assert written.sound().keys() >= {("isotherm-staging", MODEL), ("ml-prod", MODEL)}
 
 
 def approve(prod: Catalog, ended: Finished) -> None:

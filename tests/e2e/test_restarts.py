@@ -73,6 +73,7 @@ def whole_platform() -> Iterator[None]:
         eventually(lambda name=name: not parts.TABLE[name].ready(lab), 120)
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_run_whose_pod_and_platform_die_part_by_part_converges_with_nothing_doubled(
     catalog: Catalog, first: Finished
 ) -> None:

@@ -3,7 +3,8 @@
 Usage: python -m lab up [PART ...] | down | status | build [MODULE ...] | env
 
 `up` without names starts the core (Kubernetes, Tekton, KServe, router, MLflow on PostgreSQL and S3, ...); with names,
-those parts and what they need. `env` prints the exports that point kubectl, tkn and the e2e suite at it.
+those parts and what they need. `build` builds modules into the cache: `build tkn oc` for the clients, which the core
+does not need. `env` prints the exports that point kubectl, tkn and the e2e suite at it.
 """
 
 from __future__ import annotations

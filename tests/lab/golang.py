@@ -1,6 +1,6 @@
 """Programs of the lab built from Go modules: `modules/NAME/go.mod` and go.sum pin every source.
 
-Binaries lie in the cache, in a folder named by the hash of the module's two files: one build per version.
+Binaries lie in the cache, in a folder named by the hash of the module's files: one build per version.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ TABLE = {
         "github.com/tektoncd/triggers",
     ),
     "kserve": Module(_under("github.com/kserve/kserve/cmd", "manager"), "github.com/kserve/kserve"),
-    "coredns": Module({"coredns": "github.com/coredns/coredns"}, "github.com/coredns/coredns"),
+    "coredns": Module({"coredns": "./coredns"}, "github.com/coredns/coredns"),
     "versitygw": Module(_under("github.com/versity/versitygw/cmd", "versitygw"), "github.com/versity/versitygw"),
     "tkn": Module(_under("github.com/tektoncd/cli/cmd", "tkn"), "github.com/tektoncd/cli"),
     "kube-router": Module(
@@ -84,10 +84,15 @@ def _environment(module: Module) -> dict[str, str]:
     return {"CGO_ENABLED": str(int(module.cgo))}
 
 
+def _own(name: str) -> list[Path]:
+    """Programs of the module itself, which put others' packages together."""
+    return sorted((MODULES / name).glob("*/*.go"))
+
+
 def key(name: str) -> str:
     """Hash what decides the binaries of a module."""
     digest = hashlib.sha256(repr(TABLE[name]).encode())
-    for file in ("go.mod", "go.sum"):
+    for file in ("go.mod", "go.sum", *(path.relative_to(MODULES / name) for path in _own(name))):
         digest.update((MODULES / name / file).read_bytes())
     return digest.hexdigest()[:16]
 

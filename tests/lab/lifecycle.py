@@ -195,6 +195,6 @@ def status(lab: Lab) -> int:
 
 
 def exports(lab: Lab) -> str:
-    """Shell exports for a person: KUBECONFIG, and kubectl and tkn on PATH."""
+    """Shell exports for a person: KUBECONFIG, and on PATH kubectl, and tkn and oc once they are built."""
     folders = [str(golang.binary(lab, module, "x").parent) for module in ("kubernetes", "tkn", "oc")]
     return f"export KUBECONFIG={lab.kubeconfig}\nexport PATH={':'.join(folders)}:$PATH"

@@ -86,7 +86,7 @@ PIPELINES = Part(
     start_pipelines,
     pipelines_ready,
     needs=("dns", "catalog-images"),
-    modules=("pipelines", "tkn"),
+    modules=("pipelines",),
     namespace=NAMESPACE,
 )
 TRIGGERS = Part(
