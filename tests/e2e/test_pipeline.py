@@ -110,12 +110,23 @@ def test_new_data_waits_on_green_takes_the_traffic_as_a_canary_and_a_rollback_gi
     assert canary.task_results("shift")["route-after"] == "blue=0 green=100"
     assert {catalog.answers().headers["x-model-version"] for _ in range(20)} == {"1.2.0"}
     assert catalog.champion().version == "2"
+    assert told(catalog) == ("canary", "shifted", "20=PROMOTE", "canary")
 
     back = catalog.wait(catalog.pipeline_run("rollback", "back", place))
     assert back.succeeded, json.dumps(back.condition)
     assert back.results["live-version"] == "1"
     assert {catalog.answers().headers["x-model-version"] for _ in range(20)} == {"1.1.0"}
     assert catalog.champion().version == "1"
+    assert told(catalog) == ("rollback", "shifted", "", "back")
+
+
+def told(catalog: Catalog) -> tuple[str, ...]:
+    """What the champion says of its last rollout: how, with which outcome, by which steps, in which run."""
+    names = (
+        contract.TAG_ROLLOUT_STRATEGY, contract.TAG_ROLLOUT_OUTCOME, contract.TAG_ROLLOUT_STEPS,
+        contract.TAG_ROLLOUT_RUN,
+    )  # fmt: skip
+    return tuple(catalog.champion().tags[name] for name in names)
 
 
 def test_a_shift_whose_driver_dies_is_taken_back_by_the_guard(catalog: Catalog, first: Finished) -> None:
