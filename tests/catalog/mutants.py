@@ -129,7 +129,7 @@ MUTANTS = [
         "  pipelineRef",
         "  taskRunTemplate: {podTemplate: {securityContext: {fsGroup: 1}}}\n  pipelineRef",
     ),
-    Mutant("resources", TASK, 'requests: {cpu: 500m, memory: 2Gi}', "requests: {memory: 2Gi}"),
+    Mutant("resources", TASK, "requests: {cpu: 500m, memory: 2Gi}", "requests: {memory: 2Gi}"),
     Mutant("resources", TASK, "limits: {memory: 2Gi}", "limits: {memory: 4Gi}"),
     Mutant("resources", TASK, "limits: {memory: 2Gi}", 'limits: {cpu: "2", memory: 2Gi}'),
     Mutant("image", TASK, "isotherm/pinn-trainer:0.1.0", "isotherm/pinn-trainer:latest"),
