@@ -84,16 +84,13 @@ def _environment(module: Module) -> dict[str, str]:
     return {"CGO_ENABLED": str(int(module.cgo))}
 
 
-def _own(name: str) -> list[Path]:
-    """Programs of the module itself, which put others' packages together."""
-    return sorted((MODULES / name).glob("*/*.go"))
-
-
 def key(name: str) -> str:
     """Hash what decides the binaries of a module."""
     digest = hashlib.sha256(repr(TABLE[name]).encode())
-    for file in ("go.mod", "go.sum", *(path.relative_to(MODULES / name) for path in _own(name))):
-        digest.update((MODULES / name / file).read_bytes())
+    place = MODULES / name
+    # Its own programs put others' packages together.
+    for path in (place / "go.mod", place / "go.sum", *sorted(place.glob("*/*.go"))):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
