@@ -14,4 +14,4 @@ def test_no_write_to_a_route_was_one_that_must_never_be(catalog: Catalog, writte
     """One watch has seen every version of every Route."""
     runs = catalog.get("pipelineruns")["items"]
     rollbacks = {run["metadata"]["uid"] for run in runs if run["spec"]["pipelineRef"]["name"] == "rollback"}
-    assert written.sound(rollbacks)[catalog.namespace, MODEL] > 0
+    assert written.sound({catalog.namespace}, rollbacks)[catalog.namespace, MODEL] > 0

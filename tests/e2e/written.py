@@ -43,8 +43,9 @@ class Written:
         with self._lock:
             return [(place, [v for _, v in sorted(seen.items())]) for (place, _), seen in self._versions.items()]
 
-    def sound(self, rollbacks: Collection[str] = ()) -> dict[Place, int]:
-        """How often each Route's weights changed; fails where a write was one that must never be, or may be missing.
+    def sound(self, namespaces: Collection[str], rollbacks: Collection[str] = ()) -> dict[Place, int]:
+        """How often the weights of these namespaces' Routes changed; fails where a write was one that must never be, or
+        may be missing.
 
         `rollbacks`: uids of the PipelineRuns that went back.
         """
@@ -52,6 +53,8 @@ class Written:
         assert not self.unreadable
         changes: dict[Place, int] = defaultdict(int)
         for place, versions in self.histories():
+            if place[0] not in namespaces:  # another lane's
+                continue
             assert not violations(versions, rollbacks=rollbacks), place
             changes[place] += sum(dict(a.weights) != dict(b.weights) for a, b in pairwise(versions))
         return changes
