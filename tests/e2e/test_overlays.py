@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -34,14 +33,9 @@ def registry(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     if target.mlflow != mlflow.URL:
         pytest.skip("the lab's own images and node are what is tried here")
     folder, address = tmp_path_factory.mktemp("mlflow"), f"{NODE_IP}:{PORT}"
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", NODE_IP, "--port", str(PORT), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--serve-artifacts",
-        "--artifacts-destination", str(folder / "artifacts"), "--allowed-hosts", address,
-    ]  # fmt: skip
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command, environment = mlflow.server(PORT, str(folder / "artifacts"), address, f"sqlite:///{folder}/mlflow.db")
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, env={**os.environ, **quiet}, cwd=folder, stdout=log, stderr=log)
+        server = subprocess.Popen(command, env=os.environ | environment, cwd=folder, stdout=log, stderr=log)
     try:
         eventually(lambda: not storage.http_answers(f"http://{address}/health"), 120, every=1)
         yield replace(target, mlflow=f"http://{address}")
@@ -161,4 +155,4 @@ def approve(prod: Catalog, ended: Finished) -> None:
     ]
     name = f"approve-{registered['model-version']}"
     promoted = prod.wait(prod.pipeline_run("blue-green", name, params, workspaces=workspaces))
-    assert promoted.succeeded, (promoted.condition, promoted.states())
+    assert promoted.succeeded, (promoted.states(), [prod.log(run)[-600:] for run in promoted.task_runs])

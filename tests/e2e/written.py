@@ -49,6 +49,7 @@ class Written:
 
         `rollbacks`: uids of the PipelineRuns that went back.
         """
+        assert self._thread.is_alive(), "the watch has ended"
         assert not self.gap, "the watch has missed versions"
         assert not self.unreadable
         changes: dict[Place, int] = defaultdict(int)

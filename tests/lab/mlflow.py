@@ -15,18 +15,28 @@ URL = f"http://{NODE_IP}:{PORT}"
 HOSTS = f"{NODE_IP}:{PORT},localhost:{PORT},mlflow:{PORT},mlflow.*"
 
 
-def start(lab: Lab) -> None:
-    """One worker; clients send artifacts through the server, so no Task holds S3 keys for MLflow."""
-    keys = secrets.read(lab)
+def server(port: int, artifacts: str, hosts: str, database: str) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a server on the node: one worker; clients send artifacts through the server, so no
+    Task holds S3 keys for MLflow.
+    """
     command = [
-        sys.executable, "-m", "mlflow", "server", "--host", NODE_IP, "--port", str(PORT), "--workers", "1",
-        "--serve-artifacts", "--artifacts-destination", "s3://mlflow-artifacts", "--allowed-hosts", HOSTS,
+        sys.executable, "-m", "mlflow", "server", "--host", NODE_IP, "--port", str(port), "--workers", "1",
+        "--serve-artifacts", "--artifacts-destination", artifacts, "--allowed-hosts", hosts,
     ]  # fmt: skip
     environment = {
-        "MLFLOW_BACKEND_STORE_URI": storage.database_uri(lab),  # it carries a password: not on the command line
-        "MLFLOW_S3_ENDPOINT_URL": storage.S3_URL,
+        "MLFLOW_BACKEND_STORE_URI": database,  # it may carry a password: not on the command line
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    return command, environment
+
+
+def start(lab: Lab) -> None:
+    """MLflow, and its Service in the cluster."""
+    keys = secrets.read(lab)
+    command, environment = server(PORT, "s3://mlflow-artifacts", HOSTS, storage.database_uri(lab))
+    environment |= {
+        "MLFLOW_S3_ENDPOINT_URL": storage.S3_URL,
         # Its webhooks go to a listener in the cluster, over http, and must not work with a list of a minute ago.
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": urlsafe_b64encode(keys["mlflow-webhooks"].encode()).decode(),
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",

@@ -1,5 +1,5 @@
-// CoreDNS with the plugins that the lab's Corefile names, and no others: the others' clients of three clouds are the
-// larger part of it for a compiler.
+// CoreDNS with the plugins that the lab's Corefile names, and no others, which bring clients of three clouds: 748
+// packages to compile instead of 1278.
 package main
 
 import (
