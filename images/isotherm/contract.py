@@ -203,6 +203,14 @@ def model_lease(model_name: str) -> str:
     return f"{PART_OF}-{model_name}"
 
 
+def registry_lease(model_name: str) -> str:
+    """Name the Lease that a writer of a model's registry entries holds.
+
+    MLflow's names allow what Kubernetes' do not; two that become one share the Lease, which only makes them wait.
+    """
+    return f"{PART_OF}-registry-{model_name.lower().replace('_', '-').strip('.-')}"
+
+
 def data_version(dataset_hash: str) -> str:
     """Shorten a dataset's full DVC md5 to the form that headers, tags and answers show."""
     return f"dvc-{dataset_hash[:6]}"

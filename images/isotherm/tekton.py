@@ -83,6 +83,11 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def micro_time(moment: datetime) -> str:
+    """Format a UTC time as a Lease wants it, with microseconds."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
 def _boolean(text: str) -> bool:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"

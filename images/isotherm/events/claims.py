@@ -71,7 +71,7 @@ def claimed(ledger: Ledger, claim: Claim, run: str, cool_seconds: int, now: date
     text = _CLAIMS.dump_json(kept).decode()
     change: kube.Object = {"metadata": {"annotations": {contract.ANNOTATION_EVENT_KEYS: text}}}
     if cool_seconds > 0:
-        time = keys.micro_time(now)
+        time = tekton.micro_time(now)
         change["spec"] = {
             "holderIdentity": run, "acquireTime": time, "renewTime": time, "leaseDurationSeconds": cool_seconds
         }  # fmt: skip

@@ -105,11 +105,6 @@ def moment(text: str) -> datetime:
         raise tekton.BadInput(f"the time is {text!r}", remedy="give a time that exists") from error
 
 
-def micro_time(when: datetime) -> str:
-    """Format a time as a Lease wants it, with microseconds."""
-    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
-
-
 def cool_until(renewed: datetime, seconds: int) -> datetime:
     """When a cool-down that began at `renewed` ends; a run that starts at that very moment is late enough."""
     return renewed + timedelta(seconds=seconds)

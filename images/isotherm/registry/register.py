@@ -4,7 +4,8 @@ Reads   ALIAS (challenger: register; champion: promote), MODEL_NAME, MODEL_DIGES
         MLFLOW_CREDENTIALS_DIR (may be empty); to register: MODEL_URI (models:/m-...), RUN_ID and, where it is there,
         evaluation.json in REPORTS_DIR; to promote: EXPECTED_CHAMPION, the version that the model was judged against
         (empty: none; `any`: no comparison, for a rollback)
-Writes  the version with lineage tags, stage, model card and alias; registration.json or promotion.json
+Writes  the version with lineage tags, stage, model card and alias, while it holds the Lease of the model's registry
+        (`turn`); registration.json or promotion.json
 Results model-version, semver, model-digest, outcome (created, reused, moved, unchanged); empty on failure
 """
 
@@ -12,8 +13,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import secrets
+import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from isotherm import contract, tekton
+from isotherm import contract, kube, tekton
 from isotherm.registry import versions
 from isotherm.registry.card import Metadata, model_card
 from isotherm.registry.client import answers, connect, download, no_answer
+from isotherm.registry.turn import held
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -107,17 +112,32 @@ def _metadata(client: MlflowClient, model_uri: str) -> Metadata:
         raise tekton.Refused(what, remedy=_RETRAIN) from error
 
 
-def run(env: SimpleNamespace, credentials: Path | None, evaluation: Mapping[str, Any] | None) -> versions.Registered:
-    """Register or promote; `env` holds the params by name."""
+def run(
+    env: SimpleNamespace,
+    credentials: Path | None,
+    evaluation: Mapping[str, Any] | None,
+    turn: Callable[[], AbstractContextManager[versions.Check]],
+) -> versions.Registered:
+    """Register or promote; `env` holds the params by name, `turn` waits for the right to write.
+
+    What only reads comes first: nobody waits for a model that is refused.
+    """
     _check_params(env)
     client = connect(env.mlflow_uri, credentials)
     with answers(env.mlflow_uri):
         if env.alias == contract.ALIAS_CHAMPION:
-            return versions.promote(client, env.model_name, env.model_digest, env.expected_champion)
+            with turn() as check:
+                return versions.promote(client, env.model_name, env.model_digest, env.expected_champion, check)
         found = candidate(client, env.model_uri, env.model_digest, env.run_id)
         tags = {**found.tags, contract.TAG_PIPELINE_RUN: env.pipeline_run}
         card = model_card(env.model_name, env.run_id, found.tags, found.metrics, found.model, evaluation)
-        return versions.register(client, env.model_name, found.model_id, tags=tags, description=card)
+        with turn() as check:
+            return versions.register(client, env.model_name, found.model_id, tags=tags, description=card, check=check)
+
+
+def _turn(env: SimpleNamespace) -> AbstractContextManager[versions.Check]:
+    holder = f"{env.pipeline_run or 'by-hand'}/{socket.gethostname()}/{secrets.token_hex(4)}"
+    return held(kube.Cluster.from_config(), env.model_name, holder)
 
 
 def _check_params(env: SimpleNamespace) -> None:
@@ -152,7 +172,7 @@ def step() -> None:
             )  # fmt: skip
             report.update(alias=env.alias, model_name=env.model_name, model_digest=env.model_digest)
             evaluation = None if promoting else tekton.read_report(place.reports_dir / contract.REPORT_EVALUATION)
-            done = run(env, env.mlflow_credentials_dir, evaluation)
+            done = run(env, env.mlflow_credentials_dir, evaluation, lambda: _turn(env))
             report.update(_described(done))
         results.model_version, results.semver = done.version, contract.semver(done.version)
         results.model_digest, results.outcome = env.model_digest, done.outcome

@@ -3,6 +3,8 @@
 Input   an MLflow client (`registry.client.connect`), a registered model's name, a model digest
 Output  registry versions, each digest at most once; aliases `challenger` and `champion`; stage names as tags
 Errors  `tekton.Refused` where a rule says no; outages pass through as MLflow's own error (see `client.answers`)
+
+`check` raises where the right to write was lost (`turn.Turn.check`); it is called before each write that decides.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+Check = Callable[[], None]
 ANY_CHAMPION = "any"  # `expected` of a rollback: whoever is champion now gives way
 STAGING, PRODUCTION, ARCHIVED = "Staging", "Production", "Archived"
 CREATED, REUSED, MOVED, UNCHANGED = "created", "reused", "moved", "unchanged"
@@ -63,6 +66,7 @@ def register(
     *,
     tags: Mapping[str, str],
     description: str,
+    check: Check,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Registered:
     """Version the logged model `model_id` once per digest (in `tags`) and point alias `challenger` at it, last.
@@ -74,7 +78,7 @@ def register(
     _ensure_model(client, model_name)
     outcome = REUSED if resolve(client, model_name, digest) else CREATED
     if outcome == CREATED:
-        _create(client, model_name, model_id, tags, description, sleep)
+        _create(client, model_name, model_id, tags, description, check, sleep)
     found = _keep_lowest(client, model_name, digest)
     version = str(found.version)
     champion = alias_version(client, model_name, contract.ALIAS_CHAMPION)
@@ -82,15 +86,17 @@ def register(
     # A run that was killed after create left the tags of this line out; those of the content are written by create.
     wanted = {contract.TAG_SEMVER: contract.semver(version), contract.TAG_STAGE: stage}
     _set_tags(client, found, wanted)
+    check()
     _point(client, model_name, contract.ALIAS_CHALLENGER, version)
     return Registered(version, outcome, champion, found.tags)
 
 
-def promote(client: MlflowClient, model_name: str, model_digest: str, expected: str) -> Registered:
+def promote(client: MlflowClient, model_name: str, model_digest: str, expected: str, check: Check) -> Registered:
     """Move alias `champion` to the version of `model_digest` if `expected` (empty: nobody) still carries it.
 
-    `expected=ANY_CHAMPION` skips the comparison: a rollback. MLflow has no compare-and-set, so the alias is read
-    before and after the write; a second writer inside that moment is reported, not prevented.
+    `expected=ANY_CHAMPION` skips the comparison: a rollback. MLflow has no compare-and-set: of the catalog's writers
+    one at a time gets here, and as others may write too, the alias is read before and after the write; such a writer
+    inside that moment is reported, not prevented.
     Raises `tekton.Refused` when the digest is not registered or somebody else was promoted meanwhile.
     """
     target = resolve(client, model_name, model_digest)
@@ -103,6 +109,7 @@ def promote(client: MlflowClient, model_name: str, model_digest: str, expected: 
     if current != version:
         if expected not in (ANY_CHAMPION, current):
             raise _promoted_meanwhile(model_name, current, expected)
+        check()
         _point(client, model_name, contract.ALIAS_CHAMPION, version)
         now = alias_version(client, model_name, contract.ALIAS_CHAMPION)
         if now != version:
@@ -152,12 +159,14 @@ def _create(
     model_id: str,
     tags: Mapping[str, str],
     description: str,
+    check: Check,
     sleep: Callable[[float], None],
 ) -> None:
     """Create the version; an answer that got lost is settled by a search, never by a blind second create."""
     from mlflow.exceptions import MlflowException
 
     for attempt in range(CREATE_ATTEMPTS):
+        check()
         try:
             with no_repeats():
                 client.create_model_version(

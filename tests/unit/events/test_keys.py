@@ -128,4 +128,4 @@ def test_a_cool_down_lasts_as_long_as_it_says(now: datetime, renewed: datetime, 
 
 @given(times)
 def test_a_leases_time_is_read_back(when: datetime) -> None:
-    assert keys.moment(keys.micro_time(when)) == when
+    assert keys.moment(tekton.micro_time(when)) == when
