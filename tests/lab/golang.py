@@ -75,11 +75,6 @@ TABLE = {
 }  # fmt: skip
 
 
-# A third less work for the compiler (Go's standard library: 92 against 136 s of processor time): no debugging
-# information, which the linker drops anyway, and garbage collected less often.
-_CHEAP, _PATIENT = ("-gcflags=all=-dwarf=false",), {"GOGC": "400"}
-
-
 def _environment(module: Module) -> dict[str, str]:
     return {"CGO_ENABLED": str(int(module.cgo))}
 
@@ -138,9 +133,8 @@ def build(lab: Lab, name: str) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     # All programs in one command: while one is linked, which takes one core, the next ones are compiled.
-    arguments = ["build", "-trimpath", "-buildvcs=false", f"-ldflags={module.ldflags}", f"-tags={module.tags}"]
-    packages = module.programs.values()
-    _go(name, *arguments, *_CHEAP, "-o", f"{partial}/", *packages, env=_environment(module) | _PATIENT)
+    arguments = ["build", *gotools.FLAGS, f"-ldflags={module.ldflags}", f"-tags={module.tags}", "-o", f"{partial}/"]
+    _go(name, *arguments, *module.programs.values(), env=_environment(module) | gotools.PATIENT)
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)
 
