@@ -115,6 +115,10 @@ ONNX_BOUNDARY_RESIDUAL = (
 
 # --- Serving ----------------------------------------------------------------------------------------------------------
 COLOURS = ("blue", "green")
+# Who splits the traffic: a Route of our own, or whatever follows an InferenceService's spec.canary.
+DRIVER_ROUTE, DRIVER_ISVC = "route", "isvc"
+DRIVERS = (DRIVER_ROUTE, DRIVER_ISVC)
+CANARY_NAME = "canary"  # spec.canary[].predictor.name: <isvc>-canary-predictor is green, <isvc>-predictor blue
 HEADER_MODEL_VERSION = "X-Model-Version"  # semver, 1.<registry version>.0
 HEADER_MODEL_DIGEST = "X-Model-Digest"
 HEADER_PROBE = "X-Isotherm-Probe"  # on requests that judge a colour, not a client's
@@ -172,8 +176,13 @@ ANNOTATION_REJECTED_DIGEST = (
     f"{PREFIX}/rejected-digest"  # the model of a shift that was taken back: no rollback leads to it
 )
 ANNOTATION_SHIFT_ENDED = f"{PREFIX}/shift-ended"  # why the guard took a shift back
+# With driver isvc all of these are one JSON object on the InferenceService; KServe must not hand it down to the pods.
+ANNOTATION_SHIFT = f"{PREFIX}/shift"
 ANNOTATION_DISABLE_COOKIES = "haproxy.router.openshift.io/disable_cookies"
 ANNOTATION_BALANCE = "haproxy.router.openshift.io/balance"
+ANNOTATION_DEPLOYMENT_MODE, MODE_STANDARD = "serving.kserve.io/deploymentMode", "Standard"
+# Open Data Hub gives an InferenceService with this label a Route, which follows spec.canary.
+LABEL_VISIBILITY, VISIBILITY_EXPOSED = "networking.kserve.io/visibility", "exposed"
 LABEL_PART_OF = "app.kubernetes.io/part-of"
 LABEL_MODEL = f"{PREFIX}/model"
 LABEL_COLOUR = f"{PREFIX}/colour"

@@ -23,7 +23,7 @@ from isotherm.deploy.prometheus import Prometheus
 from isotherm.predictor.metrics import Metrics
 
 DIGEST = "sha256:" + "a" * 64
-MODELS = {"green": ("plate-green", "1.2.0", DIGEST)}
+MODELS = {"green": ("plate-green-predictor", "1.2.0", DIGEST)}
 
 
 def exposed(latencies: list[float], *, boundary: bool = True) -> dict[tuple[str, str], float]:

@@ -115,8 +115,7 @@ class Canary:
         source: Source = counters.Endpoints(cluster, services, latency)
         if settings.prometheus_url:
             models = {
-                colour: (behind.inference_service, behind.semver, behind.digest)
-                for colour, behind in checked.colours.items()
+                colour: (behind.deployment, behind.semver, behind.digest) for colour, behind in checked.colours.items()
             }
             source = Prometheus(
                 settings.prometheus_url, cluster.namespace, models, latency_seconds=latency,

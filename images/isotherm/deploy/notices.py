@@ -1,4 +1,4 @@
-"""Kubernetes Events on a Route: what became of its traffic, where `oc describe` and the console show it.
+"""Kubernetes Events on what holds the weights: what became of its traffic, where `oc describe` and the console show it.
 
 Writes  Events (events.k8s.io/v1); one that is refused is only told: by then the traffic is where it should be
 """
@@ -26,7 +26,7 @@ def tell(
     reporter: str,
     say: Callable[[str], None],
 ) -> None:
-    """Leave an Event on the Route."""
+    """Leave an Event on the object that holds the weights."""
     try:
         cluster.create(kube.EVENT, event(cluster.namespace, route, reason, message, now, reporter))
     except tekton.TaskError as error:
@@ -34,8 +34,9 @@ def tell(
 
 
 def event(namespace: str, route: routes.Route, reason: str, message: str, now: datetime, reporter: str) -> kube.Object:
-    """An Event on a Route; it is named after the write's resourceVersion, so that one write tells once."""
-    about = {"apiVersion": kube.ROUTE.api_version, "kind": kube.ROUTE.name, "name": route.name, "namespace": namespace}
+    """An Event on what holds the weights, named after the write's resourceVersion, so that one write tells once."""
+    kept = route.kind
+    about = {"apiVersion": kept.api_version, "kind": kept.name, "name": route.name, "namespace": namespace}
     kind, action = _ACTIONS[reason]
     return {
         "apiVersion": kube.EVENT.api_version, "kind": kube.EVENT.name,

@@ -34,7 +34,7 @@ class Pending:
     A Route on which nothing is pending (a rollback's) is left alone.
     """
 
-    def __init__(self, found: routes.Routes, route: routes.Route, seconds: float, expiry: Callable[[], str]) -> None:
+    def __init__(self, found: routes.Driver, route: routes.Route, seconds: float, expiry: Callable[[], str]) -> None:
         self._routes = found
         self._seconds = seconds
         self._expiry = expiry
@@ -72,4 +72,4 @@ class Pending:
                 if shifts.interfered(self.route, newer):
                     raise Interfered(newer) from None
                 self.route = newer
-        raise kube.Conflict(f"Route {self.route.name} kept changing", remedy="run the pipeline rollback")
+        raise kube.Conflict(f"{self.route} kept changing", remedy="run the pipeline rollback")

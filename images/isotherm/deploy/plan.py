@@ -61,13 +61,12 @@ def choose_colour(route: Route | None, deployed: Mapping[str, str], digest: str,
         if route.holder == run_uid and ours:
             return Choice(ours[0], "reused")
         raise tekton.Refused(
-            f"Route {route.name} is being shifted ({describe(route.weights)}) by PipelineRun "
-            f"{route.holder or '(unknown)'}",
+            f"{route} is being shifted ({describe(route.weights)}) by PipelineRun {route.holder or '(unknown)'}",
             remedy="wait for that run, or end its shift with the pipeline rollback",
         )
     if route.live is None:
         raise tekton.Refused(
-            f"Route {route.name} sends no traffic at all ({describe(route.weights)})",
+            f"{route} sends no traffic at all ({describe(route.weights)})",
             remedy=f"say which colour is live, for example: oc set route-backends {route.name} blue=100 green=0",
         )
     if deployed[route.live] == digest:

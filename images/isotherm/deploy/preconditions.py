@@ -13,6 +13,7 @@ from datetime import timedelta
 from isotherm import contract, kube, tekton
 from isotherm.deploy import readiness, routes, shifts, traffic
 from isotherm.deploy import weights as router
+from isotherm.deploy.behind import Colour
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Request:
     model_digest: str
     model_version: str
     run_uid: str
+    driver: str = contract.DRIVER_ROUTE
     weight: int = 100
     router_url: str = ""
     verify_requests: int = 200
@@ -32,6 +34,8 @@ class Request:
     expiry_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        if self.driver not in contract.DRIVERS:
+            raise tekton.BadInput(f"param driver is {self.driver[:40]!r}", remedy="give route or isvc")
         if self.colour not in (*contract.COLOURS, shifts.PREVIOUS):
             raise tekton.BadInput(f"param colour is {self.colour[:40]!r}", remedy="give blue, green or previous")
         if not 0 <= self.weight <= 100:
@@ -60,17 +64,6 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Colour:
-    """What stands behind a colour: its InferenceService's notes and its endpoints."""
-
-    digest: str
-    semver: str
-    claimed_by: str
-    endpoints: int
-    inference_service: str = ""
-
-
-@dataclass(frozen=True)
 class Checked:
     """A plan whose preconditions hold, with what the verification compares answers to."""
 
@@ -95,7 +88,7 @@ class Checked:
 class Preconditions:
     """Looks at a Route and what stands behind it, for one request."""
 
-    def __init__(self, request: Request, cluster: kube.Cluster, found: routes.Routes) -> None:
+    def __init__(self, request: Request, cluster: kube.Cluster, found: routes.Driver) -> None:
         self.request = request
         self.cluster = cluster
         self.routes = found
@@ -106,15 +99,9 @@ class Preconditions:
         Raises `tekton.Refused` saying which precondition does not hold.
         """
         request = self.request
-        # The model name is the InferenceService's label, found through the Service: rollback gets no model param.
-        colours = {colour: self._behind(service) for colour, service in request.services.items()}
-        route = self.routes.require(request.route)
-        if not route.admitted:
-            raise tekton.Refused(
-                f"no router carries Route {route.name}: {route.not_admitted_because}",
-                remedy="check the router and the Route's host; nothing was changed",
-            )
-        target = shifts.target(route, request.colour, request.run_uid)
+        route, colours = self.routes.look(request.route)
+        route.refuse_unserved()
+        target = shifts.target(route, self._asked(route, colours), request.run_uid)
         now = tekton.rfc3339(tekton.utcnow())
         digests = {name: colour.digest for name, colour in colours.items()}
         expires = "" if request.rollback else request.expiry()
@@ -126,9 +113,24 @@ class Preconditions:
             behind[name] = self._ready(name, colour, must=plan.after[name] > 0) if serving else colour
         return Checked(route, plan, behind)
 
+    def counted(self, colours: Mapping[str, Colour]) -> Mapping[str, Colour]:
+        """These colours with the endpoints that are ready now."""
+        return {
+            name: replace(colour, endpoints=len(readiness.ready(self.cluster, self.routes.services[name])))
+            for name, colour in colours.items()
+        }
+
+    def _asked(self, route: routes.Route, colours: Mapping[str, Colour]) -> str:
+        """The colour asked for; where it is empty and the live one has its model already, that one."""
+        colour, live = self.request.colour, route.live
+        settled = live is not None and colour in colours and not colours[colour].digest
+        return live if live and settled and colours[live].digest == self.request.model_digest else colour
+
     def _refuse_wrong_model(self, route: routes.Route, plan: shifts.Plan, target: Colour) -> None:
         request, name = self.request, plan.target
         if request.rollback:
+            if plan.changes:
+                route.refuse_no_way_back(name)
             if plan.changes and target.digest == route.annotations.get(contract.ANNOTATION_REJECTED_DIGEST):
                 raise tekton.Refused(
                     f"{name} holds model {target.digest[:12]}, whose shift was taken back: that is no way back",
@@ -158,25 +160,14 @@ class Preconditions:
                 remedy="start the pipeline again; nothing was changed",
             )
 
-    def _behind(self, service: str) -> Colour:
-        """Follow a Service's selector to its InferenceService; empty values where one of them is missing."""
-        stored = self.cluster.get(kube.SERVICE, service)
-        selector = ((stored or {}).get("spec") or {}).get("selector") or {}
-        name = selector.get("serving.kserve.io/inferenceservice", "")
-        found = self.cluster.get(kube.INFERENCE_SERVICE, name) if name else None
-        notes = ((found or {}).get("metadata") or {}).get("annotations") or {}
-        keys = (contract.ANNOTATION_MODEL_DIGEST, contract.ANNOTATION_MODEL_VERSION, contract.ANNOTATION_CLAIMED_BY)
-        digest, semver, claimed_by = (str(notes.get(key, "")) for key in keys)
-        return Colour(digest, semver, claimed_by, 0, name if found else "")
-
     def _ready(self, name: str, colour: Colour, *, must: bool) -> Colour:
         """Count a colour's endpoints; a colour that shall get traffic must be ready with its digest."""
-        service = self.request.services[name]
+        service = self.routes.services[name]
         if must:
             lacking = f"Service {service} leads to no InferenceService"
             if colour.inference_service:
                 lacking = readiness.state(
-                    self.cluster, colour.inference_service, service, colour.digest, colour.claimed_by
+                    self.cluster, colour.inference_service, service, colour.digest, colour.claimed_by, colour.deployment
                 )
             if lacking:
                 raise tekton.Refused(

@@ -35,7 +35,7 @@ class Prometheus:
         latency_seconds: float,
         token: str = "",
     ) -> None:
-        """`models` has InferenceService, semantic version and digest by colour."""
+        """`models` has the pods' Deployment, semantic version and digest by colour."""
         if not url.startswith(("http://", "https://")):
             raise tekton.BadInput(f"param prometheus-url is {url[:80]!r}", remedy="give http://HOST:PORT, or https")
         self._url = url.rstrip("/") + "/api/v1/query"
@@ -64,9 +64,9 @@ class Prometheus:
 
     def query(self, colour: str) -> str:
         """PromQL of a colour's raw samples."""
-        service = self._models[colour][0]
+        deployment = self._models[colour][0]
         return (
-            f'{{__name__=~"{_NAMES}",namespace="{self._namespace}",track="{colour}",pod=~"{service}-predictor-.+"}}'
+            f'{{__name__=~"{_NAMES}",namespace="{self._namespace}",track="{colour}",pod=~"{deployment}-.+"}}'
             f"[{LOOKBACK}]"
         )
 

@@ -1,6 +1,6 @@
 """Whether a colour is ready: the expected pod template is rolled out and every endpoint answers with its digest.
 
-Reads   Deployment `<isvc>-predictor`, InferenceService status (for the reason only: its condition can be stale),
+Reads   the colour's Deployment, InferenceService status (for the reason only: its condition can be stale),
         EndpointSlices, and `GET /v2/models/<name>` of each endpoint
 Writes  nothing
 """
@@ -133,9 +133,14 @@ def unready_endpoints(found: Sequence[Endpoint], digest: str) -> str:
     return ""
 
 
-def state(cluster: kube.Cluster, inference_service: str, service: str, digest: str, claimed_by: str) -> str:
-    """Say what a colour still lacks to be ready with this digest; empty when it is ready."""
-    deployment = cluster.get(kube.DEPLOYMENT, render.predictor_name(inference_service))
+def state(
+    cluster: kube.Cluster, inference_service: str, service: str, digest: str, claimed_by: str, workload: str = ""
+) -> str:
+    """Say what a colour still lacks to be ready with this digest; empty when it is ready.
+
+    `workload` names the Deployment where it is not `<isvc>-predictor`.
+    """
+    deployment = cluster.get(kube.DEPLOYMENT, workload or render.predictor_name(inference_service))
     lacking = missing_from_rollout(deployment, digest, claimed_by)
     if not lacking:
         lacking = unready_endpoints(endpoints(cluster, service), digest)
@@ -153,14 +158,18 @@ def wait(
     claimed_by: str,
     timeout_seconds: float,
     say: Callable[[str], None],
+    *,
+    workload: str = "",
+    beat: Callable[[], None] = lambda: None,
 ) -> float:
-    """Wait until the colour is ready; return how long it took, s.
+    """Wait until the colour is ready; return how long it took, s. `beat` is called at every look, and may raise.
 
     Raises `tekton.Unavailable` with the last reason when the time is over.
     """
     start, said, said_at = time.monotonic(), "", 0.0
     while True:
-        lacking = state(cluster, inference_service, service, digest, claimed_by)
+        beat()
+        lacking = state(cluster, inference_service, service, digest, claimed_by, workload)
         waited = time.monotonic() - start
         if not lacking:
             return waited

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, Field, ValidationError
 
 from isotherm import contract, kube, tekton
+from isotherm.deploy import behind
+from isotherm.deploy.behind import Colour
 
 Weights = Mapping[str, int]  # colour -> weight
 Services = Mapping[str, str]  # colour -> Service
@@ -37,6 +39,7 @@ class _Spec(BaseModel):
 class Route:
     """What Isotherm needs to know of a Route, at one resourceVersion."""
 
+    kind: ClassVar[kube.Kind] = kube.ROUTE  # of the object that holds weights and notes
     name: str
     resource_version: str
     weights: Weights
@@ -45,6 +48,21 @@ class Route:
     admitted: bool
     not_admitted_because: str
     tls: bool
+
+    def __str__(self) -> str:
+        """Kind and name, as messages have them."""
+        return f"{self.kind.name} {self.name}"
+
+    def refuse_unserved(self) -> None:
+        """Raise `tekton.Refused` where no router carries it."""
+        if not self.admitted:
+            raise tekton.Refused(
+                f"no router carries {self}: {self.not_admitted_because}",
+                remedy="check the router and the Route's host; nothing was changed",
+            )
+
+    def refuse_no_way_back(self, colour: str) -> None:
+        """Raise `tekton.Refused` where a rollback cannot lead to this colour."""
 
     @property
     def live(self) -> str | None:
@@ -142,7 +160,7 @@ def parse(stored: kube.Object, services: Services) -> Route:
             f"Route {name} keeps clients on a backend by cookie, whatever the weights say",
             remedy=f"run: oc annotate route {name} {contract.ANNOTATION_DISABLE_COOKIES}=true",
         )
-    admitted, reason, host = _admission(stored)
+    admitted, reason, host = admission(stored)
     return Route(
         name=name,
         resource_version=metadata["resourceVersion"],
@@ -171,7 +189,7 @@ def _weights(name: str, spec: _Spec, services: Services) -> Weights:
     return weights
 
 
-def _admission(stored: kube.Object) -> tuple[bool, str, str]:
+def admission(stored: kube.Object) -> tuple[bool, str, str]:
     """Whether a router carries the Route, why not, and the host it gave it."""
     reason, host = "no router has taken it up yet", ""
     for ingress in (stored.get("status") or {}).get("ingress") or []:
@@ -182,6 +200,26 @@ def _admission(stored: kube.Object) -> tuple[bool, str, str]:
                     return True, "", ingress.get("host", "") or host
                 reason = f"{condition.get('reason', 'not admitted')}: {condition.get('message', '')}".strip(": ")
     return False, reason, host
+
+
+class Driver(Protocol):
+    """Where the weights of two colours stand, and what stands behind them."""
+
+    services: Services
+
+    def get(self, name: str) -> Route | None:
+        """Read weights and notes; None where there are none."""
+
+    def require(self, name: str) -> Route:
+        """Read weights and notes that must exist. Raises `tekton.Refused`."""
+
+    def look(self, name: str) -> tuple[Route, Mapping[str, Colour]]:
+        """Read weights and notes, and what stands behind each colour. Raises `tekton.Refused`."""
+
+    def write(
+        self, route: Route, weights: Weights, annotations: Mapping[str, str | None], *, alone: bool = False
+    ) -> Route:
+        """Set weights and notes in one write, if they still are as they were read. Raises `kube.Conflict`."""
 
 
 class Routes:
@@ -205,6 +243,12 @@ class Routes:
                 remedy="run kserve-deploy first (it creates the Route), or correct param route",
             )
         return route
+
+    def look(self, name: str) -> tuple[Route, Mapping[str, Colour]]:
+        """Read the colours and then the Route, which must exist. Raises `tekton.Refused` as `require` does."""
+        # The model name is the InferenceService's label, found through the Service: rollback gets no model param.
+        colours = {colour: behind.of_service(self.cluster, service) for colour, service in self.services.items()}
+        return self.require(name), colours
 
     def write(
         self, route: Route, weights: Weights, annotations: Mapping[str, str | None], *, alone: bool = False

@@ -74,7 +74,7 @@ def target(route: Route, colour: str, holder: str) -> str:
 
 def _unclear(route: Route, what: str) -> tekton.Refused:
     return tekton.Refused(
-        f"Route {route.name} {what} ({describe(route.weights)})",
+        f"{route} {what} ({describe(route.weights)})",
         remedy=f"say which colour is live, for example: oc set route-backends {route.name} blue=100 green=0",
     )
 
@@ -94,8 +94,7 @@ def plan(
     back = weight == 100 and target == stable
     if route.shifting and route.holder != holder and not back:
         raise tekton.Refused(
-            f"Route {route.name} is being shifted ({describe(route.weights)}) by PipelineRun "
-            f"{route.holder or '(unknown)'}",
+            f"{route} is being shifted ({describe(route.weights)}) by PipelineRun {route.holder or '(unknown)'}",
             remedy="wait for that run, or end its shift with the pipeline rollback",
         )
     notes: dict[str, str | None] = {
