@@ -247,6 +247,8 @@ def _typed(what: str, kind: Kind, error: Any) -> Exception:
             f"the cluster does not know {kind.resource}/{kind.version} ({what})",
             remedy=f"install what brings the kind {kind.name}",
         )
+    if error.status == 403 and "admission webhook" in message:
+        return tekton.Refused(f"the cluster's own rules refuse {what}: {message}", remedy="correct what it names")
     if error.status == 403:
         return tekton.Refused(
             f"not allowed: {what} ({message})",

@@ -2,11 +2,12 @@
 
 Reads   MODEL_NAME MODEL_VERSION MODEL_DIGEST MLFLOW_URI (which registered model), MODEL_STORE PREDICTOR_IMAGE (what
         is served, by what), PREDICTOR_REPLICAS PREDICTOR_CPU PREDICTOR_MEMORY (how large), SERVICE_BLUE SERVICE_GREEN
-        ROUTE ROUTE_HOST TLS_TERMINATION ROUTER_URL (where traffic comes from), PIPELINE_RUN_UID, READY_TIMEOUT_SECONDS,
-        ALLOW_SOURCE_IMAGE, DRY_RUN; folders REPORTS_DIR MODEL_STORE_DIR MLFLOW_CREDENTIALS_DIR
+        DRIVER ROUTE ROUTE_HOST TLS_TERMINATION ROUTER_URL (where traffic comes from), PIPELINE_RUN_UID,
+        READY_TIMEOUT_SECONDS, ALLOW_SOURCE_IMAGE, DRY_RUN; folders REPORTS_DIR MODEL_STORE_DIR MLFLOW_CREDENTIALS_DIR
         MODEL_STORE_CREDENTIALS_DIR
 Writes  the model's folder in the model store; ServingRuntime, InferenceService and Services; on a first deployment the
-        Route (all traffic to blue); deployment.json. An existing Route is never written.
+        Route (all traffic to blue); deployment.json. An existing Route is never written. With driver isvc: the
+        ServingRuntime and one InferenceService, whose canary gets the model and no traffic
 Result  RESULT_COLOUR RESULT_MODEL_DIGEST RESULT_INFERENCE_SERVICE RESULT_ROUTE_CREATED
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import plan, readiness, registered, render, routes, smoke, store, traffic
+from isotherm.deploy import plan, readiness, registered, render, routes, smoke, split_plan, splits, store, traffic
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,6 +45,7 @@ class Request:
     model_store: str
     predictor_image: str
     run_uid: str
+    driver: str = contract.DRIVER_ROUTE
     size: render.Size = ONE_SMALL
     route_host: str = ""
     tls_termination: str = "edge"
@@ -60,6 +62,8 @@ class Request:
                 "param predictor-image is empty",
                 remedy="give the predictor's image, isotherm/pinn-api by tag or digest",
             )
+        if self.driver not in contract.DRIVERS:
+            raise tekton.BadInput(f"param driver is {self.driver[:40]!r}", remedy="give route or isvc")
         if not self.ready_timeout_seconds > 0:
             raise tekton.BadInput("param ready-timeout-seconds is not above 0", remedy="give seconds, such as 300")
         if self.tls_termination not in render.TERMINATIONS:
@@ -76,11 +80,8 @@ class Prepared:
     changes: list[plan.Change]
     route: routes.Route | None
     claimed_by: str
-
-    @property
-    def inference_service(self) -> str:
-        """Name of the colour's InferenceService."""
-        return render.inference_service_name(self.model.name, self.choice.colour)
+    inference_service: str
+    workload: str  # name of the colour's Deployment, and of the Service that KServe makes for it
 
 
 def prepare(
@@ -90,6 +91,12 @@ def prepare(
 
     Raises `tekton.Refused` as `plan.choose_colour` and the rules for each object do.
     """
+    if request.driver == contract.DRIVER_ISVC:
+        planned = split_plan.prepare(request, cluster, model, location.uri)
+        workload = splits.services(request.route)[planned.choice.colour]
+        return Prepared(
+            model, location, planned.choice, planned.changes, planned.split, planned.claimed_by, request.route, workload
+        )
     # The InferenceServices are read before the Route: a claim made after this read makes the write below a conflict.
     names = {colour: render.inference_service_name(request.model_name, colour) for colour in contract.COLOURS}
     stored = {colour: cluster.get(kube.INFERENCE_SERVICE, name) for colour, name in names.items()}
@@ -113,7 +120,8 @@ def prepare(
         changes.append(plan.Change(plan.CREATE, kube.ROUTE, _first_route(request, choice.colour)))
     untouched = _note(stored[choice.colour], contract.ANNOTATION_CLAIMED_BY)
     claimed_by = untouched if choice.outcome == "unchanged" else request.run_uid
-    return Prepared(model, location, choice, changes, route, claimed_by)
+    name = names[choice.colour]
+    return Prepared(model, location, choice, changes, route, claimed_by, name, render.predictor_name(name))
 
 
 def _note(stored: kube.Object | None, annotation: str) -> str:
@@ -175,22 +183,28 @@ def _carry_out(request: Request, cluster: kube.Cluster, prepared: Prepared, bund
         plan.apply(cluster, change)
     name, digest = prepared.inference_service, prepared.model.digest
     seconds = readiness.wait(
-        cluster, name, render.predictor_name(name), digest, prepared.claimed_by, request.ready_timeout_seconds, _say
-    )
+        cluster, name, prepared.workload, digest, prepared.claimed_by, request.ready_timeout_seconds, _say,
+        workload=prepared.workload,
+    )  # fmt: skip
     _say(f"{name} is ready after {seconds:.1f} s")
-    found = readiness.endpoints(cluster, render.predictor_name(name))
+    found = readiness.endpoints(cluster, prepared.workload)
     tested = smoke.check(found, bundle.metadata.samples, digest)
     _say(f"{tested['endpoints']} endpoint(s) repeat the evaluated predictions to {tested['max_abs_difference']:.1e}")
+    if request.driver == contract.DRIVER_ISVC:
+        splits.Splits(cluster, name).refuse_handed_down(prepared.workload)
+        return {"ready_seconds": round(seconds, 3), "smoke": tested, "route_created": False}
     created = prepared.route is None and _create_route(request, cluster, prepared.choice.colour)
     return {"ready_seconds": round(seconds, 3), "smoke": tested, "route_created": created}
 
 
 def _refuse_if_traffic_moved(request: Request, cluster: kube.Cluster, prepared: Prepared) -> None:
     """Look at the Route once more right before the colour changes: it must still have no traffic."""
-    route = routes.Routes(cluster, request.services).get(request.route)
+    isvc = request.driver == contract.DRIVER_ISVC
+    driver: routes.Driver = splits.Splits(cluster, request.route) if isvc else routes.Routes(cluster, request.services)
+    route = driver.get(request.route)
     if route is not None and (prepared.route is None or route.weights != prepared.route.weights):
         raise kube.Conflict(
-            f"Route {request.route} changed to {routes.describe(route.weights)} while this was planned",
+            f"{route} changed to {routes.describe(route.weights)} while this was planned",
             remedy="run again",
         )
 
@@ -241,7 +255,7 @@ def _from_environment() -> dict[str, Any]:
         model_name=str, model_version=str, model_digest=str, mlflow_uri=str, service_blue=str, service_green=str,
         route=str, model_store=str, predictor_image=str, predictor_replicas=int, predictor_cpu=str,
         predictor_memory=str, route_host=str, tls_termination=str, router_url=str,
-        pipeline_run_uid=str, ready_timeout_seconds=float, allow_source_image=bool, dry_run=bool,
+        driver=str, pipeline_run_uid=str, ready_timeout_seconds=float, allow_source_image=bool, dry_run=bool,
     )  # fmt: skip
     from isotherm.registry import client as registry
 
@@ -249,7 +263,7 @@ def _from_environment() -> dict[str, Any]:
         model_name=env.model_name, model_version=env.model_version, model_digest=env.model_digest,
         services=routes.pair(env.service_blue, env.service_green), route=env.route or env.model_name,
         model_store=env.model_store, predictor_image=env.predictor_image, run_uid=env.pipeline_run_uid,
-        size=render.Size(env.predictor_replicas, env.predictor_cpu, env.predictor_memory),
+        driver=env.driver, size=render.Size(env.predictor_replicas, env.predictor_cpu, env.predictor_memory),
         route_host=env.route_host, tls_termination=env.tls_termination, router_url=env.router_url,
         ready_timeout_seconds=env.ready_timeout_seconds, allow_source_image=env.allow_source_image,
         dry_run=env.dry_run,

@@ -1,8 +1,9 @@
 """Take back every shift that nobody carries on: the dead man's switch of route-shift (Deployment route-guard).
 
-Reads   GUARDED_* (each a ROUTE=SERVICE_BLUE,SERVICE_GREEN: a Route and the Services of its colours), POLL_SECONDS;
-        each Route's expiry
-Writes  the Route: everything to the colour that was live before, the other one taken out; a Kubernetes Event
+Reads   GUARDED_* (each a ROUTE=SERVICE_BLUE,SERVICE_GREEN: a Route and the Services of its colours; or an isvc:NAME, an
+        InferenceService of driver isvc), POLL_SECONDS; each one's expiry
+Writes  the Route: everything to the colour that was live before, the other one taken out; a Kubernetes Event. Of an
+        InferenceService the canary gets no traffic at once, and is taken out when its router has had time to hear of it
 Exit    on SIGTERM only. An API that does not answer, a Route that cannot be read: told once, tried again at every poll
 
 It needs the API server and nothing else: no registry, no metrics, no git, no pipeline.
@@ -18,24 +19,38 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import notices, routes, shifts
+from isotherm.deploy import notices, routes, settle, shifts, splits
 
 PREFIX = "GUARDED_"
+SPLIT = f"{contract.DRIVER_ISVC}:"
+_REMEDY = f"give ROUTE=SERVICE_BLUE,SERVICE_GREEN, or {SPLIT}NAME of an InferenceService"
 
 
 def guarded(environment: Mapping[str, str]) -> dict[str, routes.Services]:
-    """The Routes of an environment. Raises `tekton.BadInput` on a value that names no Route with two Services."""
+    """What an environment names: a Route with its Services; `isvc:NAME` with those of its predictors.
+
+    Raises `tekton.BadInput` on a value that is neither.
+    """
     found = {}
     for name, text in sorted(environment.items()):
         if name.startswith(PREFIX):
             route, _, services = text.replace(" ", "").partition("=")
+            if route.startswith(SPLIT) and route != SPLIT and not services:
+                found[route] = splits.services(route.removeprefix(SPLIT))
+                continue
             blue, _, green = services.partition(",")
             if not (route and blue and green) or "," in green:
-                raise tekton.BadInput(f"{name} is {text[:80]!r}", remedy="give ROUTE=SERVICE_BLUE,SERVICE_GREEN")
+                raise tekton.BadInput(f"{name} is {text[:80]!r}", remedy=_REMEDY)
             found[route] = routes.pair(blue, green)
     if not found:
-        raise tekton.BadInput(f"no variable {PREFIX}* names a Route", remedy="give ROUTE=SERVICE_BLUE,SERVICE_GREEN")
+        raise tekton.BadInput(f"no variable {PREFIX}* names a Route", remedy=_REMEDY)
     return found
+
+
+def _driver(cluster: kube.Cluster, name: str, services: routes.Services) -> routes.Driver:
+    if name.startswith(SPLIT):
+        return splits.Splits(cluster, name.removeprefix(SPLIT))
+    return routes.Routes(cluster, services)
 
 
 class Guard:
@@ -43,7 +58,7 @@ class Guard:
 
     def __init__(self, cluster: kube.Cluster, wanted: Mapping[str, routes.Services]) -> None:
         self._cluster = cluster
-        self._routes = {name: routes.Routes(cluster, services) for name, services in wanted.items()}
+        self._routes = {name: _driver(cluster, name, services) for name, services in wanted.items()}
         self._said: dict[str, str] = {}
 
     def look(self, now: datetime) -> list[str]:
@@ -62,12 +77,14 @@ class Guard:
 
     def _take_back(self, name: str, now: datetime) -> bool:
         mine = self._routes[name]
-        route = mine.get(name)
+        route = mine.get(name.removeprefix(SPLIT))
+        if isinstance(mine, splits.Splits) and isinstance(route, splits.Split):
+            settle.end_rejected(mine, route, now)
         if route is None or not shifts.expired(route, now):
             return False
         weights, notes = shifts.take_back(route, tekton.rfc3339(now))
         after = mine.write(route, weights, notes, alone=True)
-        line = f"Route {name}: {notes[contract.ANNOTATION_SHIFT_ENDED]}; now {routes.describe(after.weights)}"
+        line = f"{after}: {notes[contract.ANNOTATION_SHIFT_ENDED]}; now {routes.describe(after.weights)}"
         tekton.say(line)
         notices.tell(self._cluster, after, notices.TAKEN_BACK, line, now, reporter="route-guard", say=tekton.say)
         return True
@@ -75,7 +92,7 @@ class Guard:
     def _say_once(self, name: str, line: str) -> None:
         if self._said.get(name) != line:
             self._said[name] = line
-            tekton.say(f"Route {name}: {line}")
+            tekton.say(f"{name if name.startswith(SPLIT) else f'Route {name}'}: {line}")
 
 
 def run() -> None:

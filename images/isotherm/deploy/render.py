@@ -92,6 +92,37 @@ def inference_service(
     )  # fmt: skip
 
 
+def split_service(*, name: str, model_name: str, notes: str, predictor: Object) -> Object:
+    """InferenceService of driver isvc: its predictor is colour blue, an entry of `spec.canary` is to become green."""
+    rendered = _render("split-inference-service", name=name, model_name=model_name, notes=notes)
+    return rendered | {"spec": {"predictor": predictor}}
+
+
+def predictor(
+    *, colour: str, digest: str, semver: str, data_version: str, claimed_by: str, storage_uri: str, size: Size
+) -> Object:  # fmt: skip
+    """One predictor of such an InferenceService, with its model's notes."""
+    return _render(
+        "predictor", colour=colour, digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by,
+        storage_uri=storage_uri, runtime=runtime_name(), replicas=size.replicas, cpu=size.cpu, memory=size.memory,
+        account=contract.PREDICTOR_ACCOUNT,
+    )  # fmt: skip
+
+
+def promoted(canary: Object) -> Object:
+    """What `spec.predictor` takes over of a canary's predictor: its model and notes, under the track of the predictor.
+
+    While there is a canary, KServe takes its replicas off the predictor's: they are lent to it on top.
+    """
+    blue = contract.COLOURS[0]
+    model: Object = dict(canary["model"])
+    model["env"] = [
+        {**one, "value": blue} if one.get("name") == contract.ENV_TRACK else one for one in model.get("env") or []
+    ]
+    own: Object = {key: canary[key] for key in ("annotations", "serviceAccountName") if key in canary}
+    return {**own, "model": model, "minReplicas": 2 * canary.get("minReplicas", 1)}
+
+
 def service(*, name: str, model_name: str, colour: str) -> Object:
     """Service of one colour: the backend that the Route names."""
     return _render(

@@ -1,18 +1,20 @@
 """Shift a Route's traffic to a colour and prove it on the data plane (Task route-shift).
 
-Reads   ROUTE SERVICE_BLUE SERVICE_GREEN, COLOUR (blue, green, or previous = rollback), MODEL_DIGEST MODEL_VERSION
-        (empty with previous), WEIGHT (percent to that colour), ROUTER_URL VERIFY_REQUESTS VERIFY_TIMEOUT_SECONDS,
-        EXPIRY_SECONDS, PIPELINE_RUN_UID; of a canary STEP_WEIGHTS (empty: at once) INTERVAL_SECONDS BAKE_SECONDS
-        HOLD_SECONDS MAX_ERROR_RATE MAX_RATIO LATENCY_SECONDS PROBES_PER_SECOND PROMETHEUS_URL (empty: the predictors
-        are asked), optional credentials in PROMETHEUS_CREDENTIALS_DIR; folder REPORTS_DIR
-Writes  the Route's weights and annotations in one compare-and-set write a step; an Event on the Route; shift.json,
-        decisions/WEIGHT.jsonl
+Reads   DRIVER (route, or isvc: an InferenceService's spec.canary), ROUTE SERVICE_BLUE SERVICE_GREEN, COLOUR (blue,
+        green, or previous = rollback), MODEL_DIGEST MODEL_VERSION (empty with previous), WEIGHT (percent to that
+        colour), ROUTER_URL VERIFY_REQUESTS VERIFY_TIMEOUT_SECONDS, EXPIRY_SECONDS, PIPELINE_RUN_UID; of a canary
+        STEP_WEIGHTS (empty: at once) INTERVAL_SECONDS BAKE_SECONDS HOLD_SECONDS MAX_ERROR_RATE MAX_RATIO
+        LATENCY_SECONDS PROBES_PER_SECOND PROMETHEUS_URL (empty: the predictors are asked), optional credentials in
+        PROMETHEUS_CREDENTIALS_DIR; folder REPORTS_DIR
+Writes  the Route's weights and annotations in one compare-and-set write a step (driver isvc: the InferenceService's
+        trafficPercent and notes); an Event on it; shift.json, decisions/WEIGHT.jsonl
 Result  RESULT_OUTCOME RESULT_CANARY_VERDICT RESULT_ROUTE_BEFORE RESULT_ROUTE_AFTER RESULT_OBSERVED_SHARE
         RESULT_LIVE_COLOUR RESULT_LIVE_DIGEST RESULT_LIVE_VERSION
 
 A shift that the data plane does not confirm, or a canary that the judge does not promote, is taken back. A rollback is
 not: the model it leaves is the one in doubt.
 Until it is confirmed a shift is pending: its expiry stands on the Route, and the guard takes it back once that passes.
+With driver isvc blue is the predictor and green its canary; a shift ends with the new model on blue and no green.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import notices, routes, shifts, traffic
+from isotherm.deploy import notices, routes, settle, shifts, splits, traffic
 from isotherm.deploy.bake import Pace
 from isotherm.deploy.canary import Canary, Settings, steps, token
 from isotherm.deploy.pending import ATTEMPTS, Interfered, Pending
@@ -45,7 +47,9 @@ class Course:
     origin: Checked
     checked: Checked
     pending: Pending | None = None
+    settled: splits.Split | None = None
     moved: bool = False  # whether there is something to take back
+    confirmed: bool = False  # whether the data plane has shown the last weight
     verdict: traffic.Verdict = field(default_factory=lambda: traffic.Verdict(traffic.Window(), ""))
     steps: list[dict[str, Any]] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
@@ -53,7 +57,7 @@ class Course:
     @property
     def route(self) -> routes.Route:
         """The Route as this shift knows it last."""
-        return self.pending.route if self.pending else self.checked.route
+        return self.settled or (self.pending.route if self.pending else self.checked.route)
 
 
 class Shifter:
@@ -67,8 +71,13 @@ class Shifter:
         self.settings = settings or Settings()
         self.settings.require_fit(request)
         self.reports = reports
-        self.routes = routes.Routes(cluster, request.services)
+        self.routes = self._driver()
         self.preconditions = Preconditions(request, cluster, self.routes)
+
+    def _driver(self) -> routes.Driver:
+        if self.request.driver == contract.DRIVER_ISVC:
+            return splits.Splits(self.cluster, self.request.route)
+        return routes.Routes(self.cluster, self.request.services)
 
     def check(self, weight: int | None = None) -> Checked:
         """Check what must hold, anew, for this weight or the last one. Raises `tekton.Refused`."""
@@ -86,19 +95,20 @@ class Shifter:
         course = Course(checked, checked)
         with (
             traffic.Router(self.request.router_url, checked.route.host, tls=checked.route.tls) as client,
-            Canary(self.settings, self.cluster, self.request.services, checked, self.reports, _say) as canary,
+            Canary(self.settings, self.cluster, self.routes.services, checked, self.reports, _say) as canary,
         ):
             self._probe(client)
             try:
-                problem = self._walk(client, canary, course, ahead)
+                problem = self._walk(client, canary, course, ahead) or self._settle(client, course)
             except Interfered as error:
                 course.verdict = replace(course.verdict, problem=f"{error}; it is left as it is")
                 return self._report(course, error.route, restored=False)
             course.verdict = replace(course.verdict, problem=problem)
-            if problem and course.moved and not self.request.rollback:
+            if problem and course.moved and not self.request.rollback and not course.confirmed:
                 _say(f"taking the shift back: {problem}")
                 return self._restore(client, course)
-            return self._report(course, course.route, restored=False)
+            after = self._without_canary(course.route) if problem and self.request.rollback else course.route
+            return self._report(course, after, restored=False)
 
     def _walk(self, client: traffic.Router, canary: Canary, course: Course, ahead: Sequence[int]) -> str:
         """Go from step to step to the last weight and confirm it; say why that did not work. Raises `Interfered`."""
@@ -131,10 +141,28 @@ class Shifter:
                     return f"the canary is rolled back at {weight} %: {baked.reason}"
         if course.pending is not None:
             course.pending.confirm()
+            course.confirmed = True
             if course.moved:
                 judged = ", ".join(f"{step['weight']} % {step['verdict']}" for step in course.steps)
                 self._tell(course.route, notices.SHIFTED, f"confirmed by the data plane {judged}".rstrip())
         return ""
+
+    def _settle(self, client: traffic.Router, course: Course) -> str:
+        """With driver isvc: leave the live model on the predictor and no canary; say why that did not work."""
+        split = course.route
+        if not isinstance(self.routes, splits.Splits) or not isinstance(split, splits.Split) or split.live is None:
+            return ""
+        if split.settled and not self.request.rollback:
+            return ""
+        settling = settle.Settling(self.routes, _say)
+        try:
+            after = settling.settle(split)
+        except tekton.TaskError as error:
+            return f"all traffic is on the right model, but {split} is not settled: {error.what}"
+        course.settled = after
+        seen = replace(course.checked, route=after, colours=self.preconditions.counted(after.colours))
+        again = self._verify(client, seen, after.weights)
+        return again.problem and f"{after} is settled, which the data plane does not confirm: {again.problem}"
 
     def _ahead(self, checked: Checked) -> list[int]:
         """The steps before the last weight; a run that goes on with what it left does not repeat those that it passed,
@@ -165,7 +193,7 @@ class Shifter:
         """Write weights and notes if the Route is as planned; after a conflict that changed neither, look again."""
         checked = course.checked
         plan = checked.plan
-        _say(f"Route {checked.route.name}: {routes.describe(plan.before)} -> {routes.describe(plan.after)}")
+        _say(f"{checked.route}: {routes.describe(plan.before)} -> {routes.describe(plan.after)}")
         if 0 < plan.after[plan.target] < 100:
             # Weights become whole numbers up to 256 per endpoint: not every share can be had.
             _say(f"asked for {plan.after[plan.target]} % on {plan.target}, the router gives {checked.share:.2%}")
@@ -186,12 +214,11 @@ class Shifter:
                     if course.moved:
                         raise Interfered(newer.route) from None
                     raise kube.Conflict(
-                        f"somebody set Route {newer.route.name} to {routes.describe(newer.route.weights)} "
-                        f"in the meantime",
+                        f"somebody set {newer.route} to {routes.describe(newer.route.weights)} in the meantime",
                         remedy="find out who, then run again; nothing was changed",
                     ) from None
                 course.checked = newer
-        raise kube.Conflict(f"Route {course.checked.route.name} kept changing", remedy="run again")
+        raise kube.Conflict(f"{course.checked.route} kept changing", remedy="run again")
 
     def _verify(
         self, client: traffic.Router, checked: Checked, weights: routes.Weights, *, beat: Callable[[], None] = _nothing
@@ -234,7 +261,18 @@ class Shifter:
         course.verdict = replace(course.verdict, problem=problem)
         if restored:
             self._tell(after, notices.TAKEN_BACK, problem)
+            after = self._without_canary(after)
         return self._report(course, after, restored=restored)
+
+    def _without_canary(self, after: routes.Route) -> routes.Route:
+        """With driver isvc: take the canary out whose shift was taken back; where that fails, the guard does."""
+        if not isinstance(self.routes, splits.Splits) or not isinstance(after, splits.Split):
+            return after
+        try:
+            return settle.Settling(self.routes, _say).dropped(after)
+        except (tekton.TaskError, Interfered) as error:
+            _say(f"warning: the canary of {after} stays, without traffic: {error}")
+            return after
 
     def _tell(self, route: routes.Route, reason: str, message: str) -> None:
         about = f"{routes.describe(route.weights)}, PipelineRun {self.request.run_uid}: {message}"
@@ -251,18 +289,20 @@ class Shifter:
         live = after.stable or plan.target
         if not after.split and after.live:
             live = after.live
+        colours = after.colours if isinstance(after, splits.Split) else checked.colours
         outcome = "failed" if verdict.problem else "shifted"
         if not verdict.problem and dict(plan.before) == dict(checked.plan.after):
             outcome = "unchanged"
         share = verdict.window.share(checked.colours[plan.target].digest)
         return {
-            "route": after.name, "host": after.host, "before": dict(plan.before), "after": dict(after.weights),
+            "driver": self.request.driver, "route": after.name, "host": after.host,
+            "before": dict(plan.before), "after": dict(after.weights),
             "observed": {plan.target: round(share, 4), "n": verdict.window.requests}, "outcome": outcome,
             "restored": restored, "problem": verdict.problem, "rollback": self.request.rollback,
             "resource_version_before": course.origin.route.resource_version,
             "resource_version_after": after.resource_version, "steps": course.steps,
-            "live_colour": live, "live_digest": checked.colours[live].digest,
-            "live_version": shifts.registry_version(checked.colours[live].semver),
+            "live_colour": live, "live_digest": colours[live].digest,
+            "live_version": shifts.registry_version(colours[live].semver),
         }  # fmt: skip
 
 
@@ -287,12 +327,14 @@ def run() -> None:
             share = next(value for key, value in report["observed"].items() if key != "n")
             results.observed_share = f"{share:.4f}"
             if report["problem"]:
+                kind = kube.INFERENCE_SERVICE if report["driver"] == contract.DRIVER_ISVC else kube.ROUTE
+                what = f"{kind.name} {report['route']}"
                 if results.canary_verdict == Verdict.ROLLBACK:
                     raise tekton.Refused(
-                        f"Route {report['route']}: {report['problem']}", remedy="see decisions/ and the model's own log"
+                        f"{what}: {report['problem']}", remedy="see decisions/ and the model's own log"
                     )
                 raise tekton.Refused(
-                    f"the data plane does not confirm the shift of Route {report['route']}: {report['problem']}",
+                    f"the data plane does not confirm the shift of {what}: {report['problem']}",
                     remedy="see shift.json and the router's log, then run again",
                 )
         results.outcome = report["outcome"]
@@ -301,15 +343,15 @@ def run() -> None:
 def _from_environment(reports: Path) -> dict[str, Any]:
     """Shift what the environment asks for."""
     env = tekton.environment(
-        route=str, service_blue=str, service_green=str, colour=str, model_digest=str, model_version=str, weight=int,
-        router_url=str, verify_requests=int, verify_timeout_seconds=float, expiry_seconds=float,
+        driver=str, route=str, service_blue=str, service_green=str, colour=str, model_digest=str, model_version=str,
+        weight=int, router_url=str, verify_requests=int, verify_timeout_seconds=float, expiry_seconds=float,
         pipeline_run_uid=str, step_weights=str, interval_seconds=float, bake_seconds=float, hold_seconds=float,
         max_error_rate=float, max_ratio=float, latency_seconds=float, probes_per_second=float, prometheus_url=str,
     )  # fmt: skip
     request = Request(
         route=env.route, services=routes.pair(env.service_blue, env.service_green), colour=env.colour,
         model_digest=env.model_digest, model_version=env.model_version, run_uid=env.pipeline_run_uid,
-        weight=env.weight, router_url=env.router_url, verify_requests=env.verify_requests,
+        driver=env.driver, weight=env.weight, router_url=env.router_url, verify_requests=env.verify_requests,
         verify_timeout_seconds=env.verify_timeout_seconds, expiry_seconds=env.expiry_seconds,
     )  # fmt: skip
     settings = Settings(
