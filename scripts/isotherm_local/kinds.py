@@ -210,14 +210,14 @@ def _check_lease(lease: Object) -> list[Cause]:
 
 
 def _check_inference_service(service: Object) -> list[Cause]:
+    from isotherm_local import canaries
+
     spec = _mapping(service, "spec")
     predictor = _mapping(spec, "predictor")
     if not predictor:
         return [("spec.predictor", "Required value")]
     causes = [
-        (f"spec.{name}", "not supported by the local target")
-        for name in ("transformer", "explainer", "canary")
-        if spec.get(name)
+        (f"spec.{name}", "not supported by the local target") for name in ("transformer", "explainer") if spec.get(name)
     ]
     model = _mapping(predictor, "model")
     if not model:
@@ -229,7 +229,7 @@ def _check_inference_service(service: Object) -> list[Cause]:
         causes.append(
             ("spec.predictor.minReplicas", f"Invalid value: {replicas!r}: the local target starts 0 to 16 processes")
         )
-    return causes
+    return causes or canaries.causes(service)
 
 
 def _check_serving_runtime(runtime: Object) -> list[Cause]:

@@ -1,7 +1,8 @@
 """Stand-in for KServe and the controllers below it: InferenceServices become processes, Deployments, EndpointSlices.
 
 Inputs   InferenceServices and ServingRuntimes (`model:` form, `pvc://` storage), Services
-Outputs  predictor processes; Deployment, Service and EndpointSlices as in KServe's Standard mode; status and conditions
+Outputs  predictor processes; Deployment, Service and EndpointSlices as in KServe's Standard mode, of canaries too;
+         status and conditions; the Route that Open Data Hub makes of an exposed InferenceService
 """
 
 from __future__ import annotations
@@ -14,9 +15,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from isotherm import tekton
-from isotherm_local import processes
-from isotherm_local.kinds import DEPLOYMENT, ENDPOINT_SLICE, INFERENCE_SERVICE, SERVICE, SERVING_RUNTIME, Kind, Object
-from isotherm_local.pods import Pod, Template, Unsupported, pod_template
+from isotherm_local import canaries, processes
+from isotherm_local.kinds import (
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    INFERENCE_SERVICE,
+    ROUTE,
+    SERVICE,
+    SERVING_RUNTIME,
+    Kind,
+    Object,
+)
+from isotherm_local.pods import LABEL_INFERENCE_SERVICE, Pod, Template, Unsupported, pod_template
 from isotherm_local.store import Store
 
 if TYPE_CHECKING:
@@ -29,7 +39,7 @@ log = logging.getLogger("isotherm_local")
 
 @dataclass
 class Workload:
-    """The processes of one InferenceService, and what went wrong last."""
+    """The processes of one predictor, and what went wrong last."""
 
     pods: list[Pod] = field(default_factory=list)
     template: Template | None = None
@@ -91,33 +101,78 @@ class Controller:
     def reconcile(self) -> None:
         """Bring processes and the objects that this controller owns to what the InferenceServices say."""
         for service in self.store.list(INFERENCE_SERVICE):
-            metadata = service["metadata"]
-            workload = self.workloads.setdefault((metadata["namespace"], metadata["name"]), Workload())
-            try:
-                self._reconcile_one(service, workload)
-            except OSError as error:
-                workload.failure = f"{error.strerror or error} ({error.filename})"
-                log.error("%s: %s", metadata["name"], workload.failure)
+            namespace, found = service["metadata"]["namespace"], canaries.variants(service)
+            for deployment, variant in found.items():
+                workload = self.workloads.setdefault((namespace, deployment), Workload())
+                try:
+                    self._reconcile_one(variant, deployment, workload)
+                except OSError as error:
+                    workload.failure = f"{error.strerror or error} ({error.filename})"
+                    log.error("%s: %s", deployment, workload.failure)
+            self._end_orphans(service, found)
+            self._write_status(service, next(iter(found)))
+            self._expose(service)
         for service in self.store.list(SERVICE):
             try:
                 self._write_slices(service)
             except OSError as error:
                 log.error("%s: %s", service["metadata"]["name"], error)
 
-    def _reconcile_one(self, service: Object, workload: Workload) -> None:
-        namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+    def _reconcile_one(self, service: Object, deployment: str, workload: Workload) -> None:
+        namespace = service["metadata"]["namespace"]
         self._collect(workload)
         try:
             template = self._template(service)
             if workload.template is None or workload.template.digest != template.digest:
                 workload.failures, workload.failure, workload.exit_code, workload.start_after = 0, "", None, 0.0
             workload.template = template
-            self._scale(namespace, name, workload)
+            self._scale(namespace, deployment, workload)
         except Unsupported as problem:
             workload.failure = str(problem)
         if workload.template is not None:
-            self._write_deployment(service, workload)
-        self._write_status(service, workload)
+            self._write_deployment(service, deployment, workload)
+
+    def _end_orphans(self, service: Object, found: dict[str, Object]) -> None:
+        """Remove what a canary that is gone leaves: its pods, Deployment and Service, as KServe does."""
+        namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+        for stored in self.store.list(DEPLOYMENT, namespace):
+            deployment = stored["metadata"]["name"]
+            if stored["metadata"]["labels"].get(LABEL_INFERENCE_SERVICE) != name or deployment in found:
+                continue
+            for kind in (DEPLOYMENT, SERVICE):
+                self.store.remove(kind, namespace, deployment)
+            for one in self._slices(namespace, deployment):
+                self.store.remove(ENDPOINT_SLICE, namespace, one["metadata"]["name"])
+            self._end(self.workloads.get((namespace, deployment), Workload()))
+        for (space, deployment), workload in list(self.workloads.items()):
+            if space == namespace and workload.template is None and not self.store.find(DEPLOYMENT, space, deployment):
+                self._collect(workload)
+                for pod in workload.pods:
+                    pod.end_if_due(self.clock())
+                if not workload.pods and deployment not in found:
+                    del self.workloads[space, deployment]
+
+    def _end(self, workload: Workload) -> None:
+        workload.template = None
+        for pod in workload.pods:
+            pod.end_after = pod.end_after or self.clock() + self.drain_seconds
+
+    def _expose(self, service: Object) -> None:
+        """Write the Route of a platform that follows `spec.canary`; one of somebody else's is left alone."""
+        namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+        ports = [
+            port["targetPort"] if service["spec"].get("canary") else port["name"]
+            for one in [self.store.find(SERVICE, namespace, canaries.deployment_name(service))]
+            for port in (one or {"spec": {"ports": []}})["spec"]["ports"]
+        ]
+        wanted = canaries.exposed_route(service, ports[0]) if ports else None
+        stored = self.store.find(ROUTE, namespace, name)
+        own = stored is None or _owner(service) in [
+            {key: one.get(key) for key in _owner(service)} for one in stored["metadata"].get("ownerReferences") or []
+        ]
+        if wanted is not None and own:
+            host = {"host": stored["spec"]["host"]} if stored else {}
+            self.store.apply(ROUTE, namespace, name, {**wanted, "spec": {**wanted["spec"], **host}})
 
     def _template(self, service: Object) -> Template:
         namespace = service["metadata"]["namespace"]
@@ -147,14 +202,16 @@ class Controller:
                 workload.failures += 1
                 log.warning("%s ended: %s", pod.name, workload.failure)
 
-    def _scale(self, namespace: str, name: str, workload: Workload) -> None:
+    def _scale(self, namespace: str, deployment: str, workload: Workload) -> None:
         """Start what is missing, end what is no longer wanted once the new pods are ready (maxUnavailable 0)."""
         template, now = workload.template, self.clock()
         assert template is not None  # noqa: S101 (set by the only caller)
         missing = template.replicas - len([p for p in workload.current() if p.end_after is None])
         if missing > 0 and now >= workload.start_after:
             for _ in range(missing):
-                workload.pods.append(Pod.start(namespace, name, template, self.settings.state, self.children, now))
+                workload.pods.append(
+                    Pod.start(namespace, deployment, template, self.settings.state, self.children, now)
+                )
         current = [p for p in workload.current() if p.end_after is None]
         surplus = current[template.replicas :]
         if sum(p.ready for p in current) >= template.replicas:
@@ -166,10 +223,10 @@ class Controller:
         for pod in workload.pods:
             pod.end_if_due(now)
 
-    def _write_deployment(self, service: Object, workload: Workload) -> None:
+    def _write_deployment(self, service: Object, name: str, workload: Workload) -> None:
         template = workload.template
         assert template is not None  # noqa: S101 (checked by the only caller)
-        namespace, name = service["metadata"]["namespace"], f"{service['metadata']['name']}-predictor"
+        namespace = service["metadata"]["namespace"]
         owner = _owner(service)
         metadata = {"labels": template.labels, "annotations": template.annotations}
         content = {
@@ -226,8 +283,11 @@ class Controller:
             condition["lastTransitionTime"] = before.get("lastTransitionTime", now) if same else now
         return conditions
 
-    def _write_status(self, service: Object, workload: Workload) -> None:
+    def _write_status(self, service: Object, deployment: str) -> None:
         namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+        workload = self.workloads[namespace, deployment]
+        serving = {own: bool(one.serving()) for (space, own), one in self.workloads.items() if space == namespace}
+        canary = canaries.statuses(service, serving)
         ready = workload.rolled_out() and not workload.failure
         reason = "" if ready else "PredictorNotReady"
         conditions = [
@@ -235,6 +295,9 @@ class Controller:
             _condition("PredictorReady", ready, "", reason, workload.failure),
             _condition("Ready", ready, "", reason, workload.failure),
         ]
+        if canary:
+            all_ready = all(one["ready"] for one in canary)
+            conditions.append(_condition("CanaryPredictorReady", all_ready, "AllCanariesReady", "CanariesNotReady", ""))
         transition = "UpToDate" if ready else "BlockedByFailedLoad" if workload.failure else "InProgress"
         loaded = "Loaded" if workload.serving() else "FailedToLoad" if workload.failure else "Loading"
         model: Object = {
@@ -248,9 +311,10 @@ class Controller:
         status = {
             "observedGeneration": service["metadata"]["generation"],
             "deploymentMode": "Standard",
-            "url": f"http://{name}-predictor.{namespace}.svc.cluster.local",
+            "url": f"http://{deployment}.{namespace}.svc.cluster.local",
             "conditions": self._dated(service, conditions),
             "modelStatus": model,
+            **({"canaryStatuses": canary} if canary else {}),
         }
         self.store.set_status(INFERENCE_SERVICE, namespace, name, status)
 
@@ -266,11 +330,14 @@ class Controller:
             for pod in workload.serving()
             if pod_namespace == namespace and selector.items() <= pod.template.labels.items()
         ]
-        slices = self.store.list(ENDPOINT_SLICE, namespace)
-        owned = [o for o in slices if o["metadata"]["labels"].get("kubernetes.io/service-name") == name]
+        owned = self._slices(namespace, name)
         for slot in range(max(1, len(pods), len(owned))):
             content = slice_content(service, pods[slot : slot + 1])
             self.store.apply(ENDPOINT_SLICE, namespace, f"{name}-{slot}", content)
+
+    def _slices(self, namespace: str, service: str) -> list[Object]:
+        slices = self.store.list(ENDPOINT_SLICE, namespace)
+        return [o for o in slices if o["metadata"]["labels"].get("kubernetes.io/service-name") == service]
 
 
 def slice_content(service: Object, pods: Sequence[Pod]) -> Object:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isotherm import contract
-from isotherm_local import ports, processes
+from isotherm_local import canaries, ports, processes
 from isotherm_local.kinds import Object
 from isotherm_local.supervisor import http_status
 
@@ -28,13 +28,15 @@ LABEL_INFERENCE_SERVICE = "serving.kserve.io/inferenceservice"
 MOUNT = "/mnt/models"
 READY_PATH = "/v2/health/ready"
 PROBE_FAILURES = 3
-# KServe's own default of `serviceAnnotationDisallowedList`: every other annotation reaches the pod template.
+# KServe's own default of `serviceAnnotationDisallowedList`, and what driver isvc asks to add to it: every other
+# annotation reaches the pod template.
 _NOT_INHERITED = (
     "autoscaling.knative.dev/minScale",
     "autoscaling.knative.dev/maxScale",
     "internal.serving.kserve.io/storage-initializer-sourceuri",
     "kubectl.kubernetes.io/last-applied-configuration",
     "security.opendatahub.io/enable-auth",
+    contract.ANNOTATION_SHIFT,
 )
 _HTTP_PORT = re.compile(r"--http_port(?:=(\d+))?")
 _PLACEHOLDER = re.compile(r"\{\{\s*\.(Name|Namespace)\s*\}\}")
@@ -94,7 +96,7 @@ def pod_template(service: Object, runtime: Object) -> Template:
         "resources": model.get("resources") or found[0].get("resources") or {},
     }
     container = json.loads(_PLACEHOLDER.sub(lambda m: str(metadata[m[1].lower()]), json.dumps(container)))
-    name = f"{metadata['name']}-predictor"
+    name = canaries.deployment_name(service)
     declared = container.get("ports") or []
     probe = (container.get("readinessProbe") or {}).get("httpGet") or {}
     inherited = {
@@ -192,9 +194,10 @@ class Pod:
 
     @classmethod
     def start(
-        cls, namespace: str, service: str, template: Template, state: Path, children: Children, now: float
+        cls, namespace: str, deployment: str, template: Template, state: Path, children: Children, now: float
     ) -> Pod:
         """Start the process; raises `Unsupported` where the template cannot be run."""
+        service = deployment.removesuffix("-predictor")
         port = ports.free_port()
         command, variables = command_line(template, port, model_folder(state, namespace, template.storage_uri))
         folder = state / "namespaces" / namespace / "predictors" / service
@@ -202,7 +205,7 @@ class Pod:
         # A pod has an address and a /tmp of its own; here that is loopback and a folder beside the log.
         env |= {contract.ENV_HTTP_HOST: "127.0.0.1", "TMPDIR": str(folder / "tmp"), **variables}
         (folder / "tmp").mkdir(exist_ok=True)
-        name = f"{service}-predictor-{template.digest}-{port}"
+        name = f"{deployment}-{template.digest}-{port}"
         process = children.start(name, command, env=env, cwd=folder, log_file=folder / "log")
         return cls(name, template, port, process, folder / "log", now)
 

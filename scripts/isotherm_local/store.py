@@ -172,6 +172,16 @@ class Store:
             new["status"] = old["status"]
         return self._replace(kind, old, new)
 
+    def remove(self, kind: Kind, namespace: str, name: str) -> None:
+        """Delete an object that a controller owns (clients may not); one that is not there is no error."""
+        gone = self._objects.pop((kind, namespace, name), None)
+        if gone is None:
+            return
+        self._path(kind, gone["metadata"]).unlink(missing_ok=True)
+        self.resource_version += 1
+        for subscriber in self.subscribers:
+            subscriber(kind, gone)
+
     def set_status(self, kind: Kind, namespace: str, name: str, status: Object) -> Object:
         """Set the status of an object (controllers only); an unchanged one writes nothing."""
         old = self.get(kind, namespace, name)
