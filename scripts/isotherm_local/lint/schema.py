@@ -41,7 +41,7 @@ def schemas(catalog: Catalog) -> Iterable[Place]:
 
 SAMPLES = """
 import sys, yaml
-from isotherm.deploy import render
+from isotherm.deploy import render, split_plan
 digest, services = "d" * 64, {"blue": "blue", "green": "green"}
 route = dict(name="plate", model_name="plate", live="blue", services=services, digest=digest, holder="uid",
              live_since="2026-01-01T00:00:00Z")
@@ -51,6 +51,15 @@ objects += [
                              claimed_by="uid", storage_uri="pvc://claim/plate", size=render.Size(2, "500m", "1Gi"))
     for colour in services
 ]
+blue, green = (
+    render.predictor(colour=colour, digest=digest, semver="1.2.0", data_version="dvc-1", claimed_by="uid",
+                     storage_uri="pvc://claim/plate", size=render.Size(2, "500m", "1Gi"))
+    for colour in services
+)
+split = render.split_service(name="plate", model_name="plate", notes=split_plan.NO_SHIFT, predictor=blue)
+canary = {"predictor": {"name": "canary", **green}, "trafficPercent": 10}
+promoted = render.promoted(canary["predictor"])
+objects += [split, {**split, "spec": {"predictor": promoted, "canary": [canary]}}]
 objects += [render.service(name=colour, model_name="plate", colour=colour) for colour in services]
 objects += [render.route(**route, host=host, termination=tls)
             for host in ("", "plate.example") for tls in render.TERMINATIONS]
