@@ -232,7 +232,8 @@ def deadman(runs: int = 10) -> list[Bar]:
 def _inputs(one: Stage) -> dict[str, str]:
     model = one.target.models[TWO]
     return {
-        "ROUTE": one.target.model_name, "SERVICE_BLUE": "blue", "SERVICE_GREEN": "green", "COLOUR": "green",
+        "DRIVER": "route", "ROUTE": one.target.model_name, "SERVICE_BLUE": "blue", "SERVICE_GREEN": "green",
+        "COLOUR": "green",
         "MODEL_DIGEST": model.digest, "MODEL_VERSION": model.version, "WEIGHT": "100",
         "ROUTER_URL": one.target.router_url, "VERIFY_REQUESTS": "30", "VERIFY_TIMEOUT_SECONDS": "20",
         "EXPIRY_SECONDS": "6", "PIPELINE_RUN_UID": "run-2", "STEP_WEIGHTS": "20", "INTERVAL_SECONDS": "0.5",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from isotherm.deploy import guard, splits
 from isotherm_local.lint import gotools, overlays
 from isotherm_local.lint.model import Catalog
 from isotherm_local.lint.schema import complaints
@@ -137,6 +138,32 @@ def test_with_openshifts_builds_every_step_and_the_predictor_take_what_was_built
     running = {container["image"] for pod in pods for container in pod["containers"]}
     assert {step["image"] for step in steps} | {default(objects, "predictor-image")} | running == built
     assert all({"name": "IMAGE_REF", "value": step["image"]} in step["env"] for step in steps)
+
+
+def test_the_isvc_component_adds_rights_to_one_service_and_a_guard_over_it(tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    for room in ("tasks", "pipelines", "rollout", "triggers", "overlays"):
+        shutil.copytree(ROOT / room, copy / room)
+    path = copy / "overlays" / "dev" / "kustomization.yaml"
+    path.write_text(f"{path.read_text()}  - ../components/isvc-canary\n")
+    try:
+        command = gotools.kustomize(ROOT / "scripts" / "schemas")
+        done = subprocess.run([*command, str(path.parent)], capture_output=True, text=True, check=True)
+    except gotools.Missing as error:
+        pytest.skip(str(error))
+    objects = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(done.stdout)}
+    [container] = objects["Deployment", "route-guard"]["spec"]["template"]["spec"]["containers"]
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    wanted = guard.guarded(environment)
+    assert wanted["isvc:inverse-heat-pinn"] == splits.services("inverse-heat-pinn")
+    assert set(wanted) == {"inverse-heat-pinn", "pouch-cell", "isvc:inverse-heat-pinn"}
+    for account in ("kserve-deploy", "route-shift", "route-guard"):
+        rules = objects["Role", f"{account}-isvc"]["rules"]
+        granted = {(kind, name) for rule in rules for kind in rule["resources"] for name in rule["resourceNames"]}
+        assert ("inferenceservices", "inverse-heat-pinn") in granted
+        workloads = set(splits.services("inverse-heat-pinn").values())
+        assert {name for kind, name in granted if kind == "deployments"} in (workloads, set())
+        assert not any("routes" in rule["resources"] for rule in rules), "its platform alone changes that Route"
 
 
 def test_plain_kubernetes_component_gives_a_run_its_volume_group(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 
+from isotherm import contract
 from lab import catalog_images, golang, images, manifests, pki
 from lab.part import Lab, LabError, Object, Part
 
@@ -26,7 +27,7 @@ def _rendered(lab: Lab) -> list[Object]:
 
 
 def _config() -> Object:
-    """KServe's own settings with Standard mode, no ingress, and the lab's storage initialiser."""
+    """KServe's settings in Standard mode, no ingress, the lab's storage initialiser; driver isvc's notes reach no pod."""
     file = golang.source("kserve") / "config" / "configmap" / "inferenceservice.yaml"
     [config] = manifests.documents(file)
     config["data"].pop("_example", None)
@@ -34,6 +35,7 @@ def _config() -> Object:
     changes = {
         "deploy": {"defaultDeploymentMode": "Standard"},
         "ingress": {"disableIngressCreation": True},
+        "inferenceService": {"serviceAnnotationDisallowedList": [contract.ANNOTATION_SHIFT]},
         "storageInitializer": {
             "image": catalog_images.STORAGE_INITIALIZER,
             "cpuRequest": "10m",
