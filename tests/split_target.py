@@ -156,8 +156,8 @@ class Platform:
                     self.store.set_status(ROUTE, NAMESPACE, route["metadata"]["name"], {"ingress": entries})
             await asyncio.sleep(0.02)
 
-    def backend(self) -> tuple[str, int]:
-        """Service and port of the router's next answer; no port where nothing can answer."""
+    def backend(self, cookie: str) -> tuple[str, int]:
+        """Service and port of the router's next answer: the cookie's while it is there; no port where none can."""
         route = self.store.find(ROUTE, NAMESPACE, NAME)
         weights = router.route_weights(route["spec"]) if route else {}
         slices = self.store.list(ENDPOINT_SLICE, NAMESPACE)
@@ -166,6 +166,9 @@ class Platform:
             service = one["metadata"]["labels"]["kubernetes.io/service-name"]
             if service in ports and one["endpoints"]:
                 ports[service].append(one["ports"][0]["port"])
+        kept, _, port = cookie.partition("=")
+        if int(port or 0) in ports.get(kept, []):
+            return kept, int(port)
         shares = router.achieved_share(weights, {name: len(found) for name, found in ports.items()})
         # An even walk through [0, 1): each share is met as closely as a count can.
         place, low = (next(self.turn) * 0.6180339887498949) % 1.0, 0.0
@@ -183,7 +186,7 @@ class Router(BaseHTTPRequestHandler):
         import httpx
 
         platform: Platform = self.server.platform  # type: ignore[attr-defined]
-        service, port = platform.call(platform.backend)
+        service, port = platform.call(lambda: platform.backend(self.headers.get("Cookie", "")))
         try:
             answer = httpx.get(f"http://127.0.0.1:{port}{self.path}", trust_env=False) if port else None
         except httpx.HTTPError:
@@ -193,6 +196,7 @@ class Router(BaseHTTPRequestHandler):
         self.send_response(answer.status_code if answer else 503)
         if answer:
             self.send_header(contract.HEADER_MODEL_DIGEST, digest)
+            self.send_header("Set-Cookie", f"{service}={port}; path=/")
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -236,24 +240,8 @@ class Target:
         self.cluster.patch(kind, NAME, change, stored["metadata"]["resourceVersion"])
 
     def deploy(self, digest: str, uid: str, **changes: Any) -> deploy.Prepared:
-        """Deploy as kserve-deploy does, without registry, store and smoke test."""
-        request = deploy.Request(
-            **{
-                "model_name": NAME, "model_version": VERSIONS[digest], "model_digest": digest,
-                "services": {"blue": "unused-blue", "green": "unused-green"}, "route": NAME,
-                "model_store": "pvc://claim/models", "predictor_image": "isotherm/pinn-api:0.1.0", "run_uid": uid,
-                "driver": contract.DRIVER_ISVC, **changes,
-            }
-        )  # fmt: skip
-        model = registered.RegisteredModel(NAME, VERSIONS[digest], digest, "dvc-000000")
-        prepared = deploy.prepare(request, self.cluster, model, store.locate("pvc://claim/models", NAME, digest))
-        for change in prepared.changes:
-            plan.apply(self.cluster, change)
-        readiness.wait(
-            self.cluster, NAME, prepared.workload, digest, prepared.claimed_by, 20, print, workload=prepared.workload
-        )
-        splits.Splits(self.cluster, NAME).refuse_handed_down(prepared.workload)
-        return prepared
+        """Deploy one of the models."""
+        return deployed(self.cluster, NAME, digest, VERSIONS[digest], uid, **changes)
 
     def shifter(
         self, colour: str, digest: str, uid: str, settings: canary.Settings | None = None,
@@ -261,11 +249,39 @@ class Target:
     ) -> shift.Shifter:  # fmt: skip
         """A shift within this process."""
         given: dict[str, Any] = {
-            "driver": contract.DRIVER_ISVC, "route": NAME, "services": splits.services(NAME), "colour": colour,
-            "model_digest": digest, "model_version": VERSIONS.get(digest, ""), "run_uid": uid, "verify_requests": 20,
+            "model_digest": digest, "model_version": VERSIONS.get(digest, ""), "verify_requests": 20,
             "router_url": f"http://127.0.0.1:{self.platform.router_port}", "verify_timeout_seconds": 10.0,
         }  # fmt: skip
-        return shift.Shifter(preconditions.Request(**given | changes), cluster or self.cluster, settings, self.reports)
+        request = requested(NAME, colour, uid, **given | changes)
+        return shift.Shifter(request, cluster or self.cluster, settings, self.reports)
+
+
+def deployed(
+    cluster: kube.Cluster, name: str, digest: str, version: str, uid: str, **changes: Any
+) -> deploy.Prepared:  # fmt: skip
+    """Deploy as kserve-deploy does, without registry, copy to the store and smoke test."""
+    given: dict[str, Any] = {
+        "model_name": name, "model_version": version, "model_digest": digest, "route": name, "run_uid": uid,
+        "services": {"blue": "unused-blue", "green": "unused-green"}, "model_store": "pvc://claim/models",
+        "predictor_image": "isotherm/pinn-api:0.1.0", "driver": contract.DRIVER_ISVC,
+    }  # fmt: skip
+    model = registered.RegisteredModel(name, version, digest, "dvc-000000")
+    location = store.locate("pvc://claim/models", name, digest)
+    prepared = deploy.prepare(deploy.Request(**given | changes), cluster, model, location)
+    for change in prepared.changes:
+        plan.apply(cluster, change)
+    readiness.wait(
+        cluster, name, prepared.workload, digest, prepared.claimed_by, 60, print, workload=prepared.workload
+    )  # fmt: skip
+    splits.Splits(cluster, name).refuse_handed_down(prepared.workload)
+    return prepared
+
+
+def requested(name: str, colour: str, uid: str, **given: Any) -> preconditions.Request:
+    """Params of route-shift with driver isvc."""
+    return preconditions.Request(
+        driver=contract.DRIVER_ISVC, route=name, services=splits.services(name), colour=colour, run_uid=uid, **given
+    )
 
 
 @contextmanager

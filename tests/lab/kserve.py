@@ -27,7 +27,7 @@ def _rendered(lab: Lab) -> list[Object]:
 
 
 def _config() -> Object:
-    """KServe's settings in Standard mode, no ingress, the lab's storage initialiser; driver isvc's notes reach no pod."""
+    """KServe's settings: Standard mode, no ingress, the lab's storage initialiser; driver isvc's notes reach no pod."""
     file = golang.source("kserve") / "config" / "configmap" / "inferenceservice.yaml"
     [config] = manifests.documents(file)
     config["data"].pop("_example", None)

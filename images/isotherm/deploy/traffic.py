@@ -63,7 +63,10 @@ class Window:
 
 
 class Router:
-    """A client of one Route. Each request has its own connection: an old one may end in a router that drains."""
+    """A client of one Route. Each request has its own connection: an old one may end in a router that drains.
+
+    None has a cookie: with the router's, which a platform's Route sets, every answer would come from the first backend.
+    """
 
     def __init__(self, router_url: str, host: str, *, tls: bool) -> None:
         import httpx
@@ -90,6 +93,7 @@ class Router:
         """Send one request. Raises `tekton.Unavailable` where the router cannot be reached."""
         import httpx
 
+        self._client.cookies.clear()
         try:
             answer = self._client.get(self.url, extensions={"sni_hostname": self.host})
         except httpx.HTTPError as error:
