@@ -145,6 +145,7 @@ class Platform:
         await self.server._serve()
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def admit(self) -> None:
         """Every Route is carried."""
