@@ -89,7 +89,9 @@ class Target:
         client.finalize_logged_model(logged.model_id, "READY")
         shutil.rmtree(extra.parent)
         lineage = dict.fromkeys(contract.LINEAGE_TAGS, "known") | {contract.TAG_MODEL_DIGEST: digest} | tags
-        found = versions.register(client, self.model_name, logged.model_id, tags=lineage, description="")
+        found = versions.register(
+            client, self.model_name, logged.model_id, tags=lineage, description="", check=lambda: None
+        )
         return self.models.setdefault(shift_of_u, Model(digest, found.version))
 
     def deployment(self, model: Model, uid: str, **changes: Any) -> deploy.Request:

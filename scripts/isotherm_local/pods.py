@@ -11,6 +11,7 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ class Template:
     annotations: dict[str, str]
     container: Object
     storage_uri: str
+    claims: dict[str, str]  # mount path -> PersistentVolumeClaim
     replicas: int
     port: int
     port_name: str | None
@@ -62,7 +64,7 @@ class Template:
     @property
     def digest(self) -> str:
         """Hash what makes a pod: everything but the number of them."""
-        parts = [self.labels, self.annotations, self.container, self.storage_uri]
+        parts = [self.labels, self.annotations, self.container, self.storage_uri, self.claims]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -110,11 +112,27 @@ def pod_template(service: Object, runtime: Object) -> Template:
         annotations={key: value for key, value in inherited.items() if key not in _NOT_INHERITED},
         container=container,
         storage_uri=model.get("storageUri", ""),
+        claims=_claims(predictor),
         replicas=predictor.get("minReplicas", 1),
         port=_http_port(container["args"]),
         port_name=next((p.get("name") for p in declared), None),
         ready_path=probe.get("path", READY_PATH),
     )
+
+
+def _claims(predictor: Object) -> dict[str, str]:
+    """Mount path by claim of what the container mounts. Raises `Unsupported` for other kinds of volumes."""
+    sources = {one["name"]: one.get("persistentVolumeClaim") or {} for one in predictor.get("volumes") or []}
+    mounts = {one["mountPath"]: one for one in predictor["model"].get("volumeMounts") or []}
+    for path, mount in mounts.items():
+        if "claimName" not in sources.get(mount["name"], {}) or mount.get("subPath"):
+            raise Unsupported(f"mount {path}: the local target mounts whole PersistentVolumeClaims only")
+    return {path: str(sources[mount["name"]]["claimName"]) for path, mount in mounts.items()}
+
+
+def claim_folder(state: Path, namespace: str, claim: str) -> Path:
+    """Where a namespace's PersistentVolumeClaim lies on the local target."""
+    return state / "namespaces" / namespace / "pvcs" / claim
 
 
 def _http_port(arguments: list[str]) -> int:
@@ -137,7 +155,7 @@ def model_folder(state: Path, namespace: str, storage_uri: str) -> Path:
     match = re.fullmatch(r"pvc://([a-z0-9]([-a-z0-9]*[a-z0-9])?)/(.+)", storage_uri)
     if match is None:
         raise Unsupported(f"storageUri {storage_uri!r}: the local target reads pvc://CLAIM/PATH only")
-    claim = state / "namespaces" / namespace / "pvcs" / match[1]
+    claim = claim_folder(state, namespace, match[1])
     folder = (claim / match[3]).resolve()
     if not folder.is_relative_to(claim.resolve()):
         raise Unsupported(f"storageUri {storage_uri!r} leads out of its claim")
@@ -146,8 +164,12 @@ def model_folder(state: Path, namespace: str, storage_uri: str) -> Path:
     return folder
 
 
-def command_line(template: Template, port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Translate the container to a local command and its variables: interpreter, port and model folder are replaced."""
+def command_line(
+    template: Template, port: int, folder: Path, mounts: Mapping[str, Path]
+) -> tuple[list[str], dict[str, str]]:
+    """Translate the container to a local command and its variables: interpreter, port, model folder and what is mounted
+    (folder by mount path) are replaced.
+    """
     container = template.container
     python = processes.interpreter(family(container["image"]))
     if not container["command"] or container["command"][0] not in ("python", "python3"):
@@ -169,11 +191,13 @@ def command_line(template: Template, port: int, folder: Path) -> tuple[list[str]
         f"--http_port={port}" if _HTTP_PORT.fullmatch(argument) else argument for argument in container["args"]
     ]
     command = [str(python), *container["command"][1:], *arguments]
-    place = re.compile(re.escape(MOUNT) + r"(?![\w.-])")
-    real = str(folder)
-    return [place.sub(lambda _: real, a) for a in command], {
-        k: place.sub(lambda _: real, v) for k, v in variables.items()
-    }
+    real = {MOUNT: folder, **mounts}
+    place = re.compile(f"({'|'.join(map(re.escape, real))})" + r"(?![\w.-])")
+
+    def here(text: str) -> str:
+        return place.sub(lambda match: str(real[match[1]]), text)
+
+    return [here(argument) for argument in command], {name: here(value) for name, value in variables.items()}
 
 
 @dataclass(eq=False)
@@ -199,7 +223,9 @@ class Pod:
         """Start the process; raises `Unsupported` where the template cannot be run."""
         service = deployment.removesuffix("-predictor")
         port = ports.free_port()
-        command, variables = command_line(template, port, model_folder(state, namespace, template.storage_uri))
+        mounts = {path: claim_folder(state, namespace, claim) for path, claim in template.claims.items()}
+        model = model_folder(state, namespace, template.storage_uri)
+        command, variables = command_line(template, port, model, mounts)
         folder = state / "namespaces" / namespace / "predictors" / service
         env = processes.environment(folder / "home", Path(command[0]).parent)
         # A pod has an address and a /tmp of its own; here that is loopback and a folder beside the log.

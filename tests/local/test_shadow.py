@@ -8,11 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from deploy_target import Target, started
+from waiting import eventually
 
 from isotherm import contract, tekton
-from isotherm.deploy import shadow
+from isotherm.deploy import render, shadow
+from isotherm_local import pods
 
 ONE, NEAR, FAR, HOLED = 0.0, 0.01, 1.0, 0.02
 
@@ -78,6 +81,22 @@ def test_requests_outside_the_candidate_s_domain_count_against_it(target: Target
     points = [{"x": 0.5, "y": 0.5, "t": 3.0 if n % 10 == 0 else 1.0} for n in range(400)]
     report = replayed(target, NEAR, prediction_log(tmp_path / "log", points))
     assert (report["outcome"], report["counts"]["out-of-bounds"][0]) == ("fail", [40, 400])
+
+
+def test_what_clients_asked_is_collected_on_a_volume_and_asked_again(target: Target) -> None:
+    """By the real predictor of blue, deployed with the claim; the verification's own probes are not among it."""
+    size = render.Size(log_claim="logs")
+    target.deploy(target.models[ONE], "run-logged", size=size)
+    folder = pods.claim_folder(target.local.state, target.namespace, "logs") / target.model_name
+    points = [(0.1 + 0.8 * n / 300, 0.5, 1.0) for n in range(300)]
+    with httpx.Client(headers={"Host": target.route().host}, trust_env=False, timeout=10) as client:
+        for x, y, t in points:
+            answer = client.get(f"{target.router_url}/predict-temperature", params={"x": x, "y": y, "t": t})
+            answer.raise_for_status()
+    eventually(lambda: len(list(shadow.logged(folder))) == len(points), 10)
+    assert {(point["x"], point["y"], point["t"]) for point in shadow.logged(folder)} == set(points)
+    report = replayed(target, NEAR, folder)
+    assert (report["outcome"], report["source"], report["requests"]) == ("pass", "the prediction log", 300)
 
 
 def test_too_few_requests_are_no_pass(target: Target) -> None:

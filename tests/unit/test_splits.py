@@ -22,7 +22,7 @@ NOTES = st.dictionaries(
 
 def predictor(digest: str, colour: str = "blue", replicas: int = 1) -> kube.Object:
     return render.predictor(
-        colour=colour, digest=digest, semver="1.2.0", data_version="dvc-1", claimed_by="run-1",
+        model_name="plate", colour=colour, digest=digest, semver="1.2.0", data_version="dvc-1", claimed_by="run-1",
         storage_uri=f"pvc://claim/{digest}", size=render.Size(replicas),
     )  # fmt: skip
 

@@ -254,7 +254,7 @@ def _from_environment() -> dict[str, Any]:
     env = tekton.environment(
         model_name=str, model_version=str, model_digest=str, mlflow_uri=str, service_blue=str, service_green=str,
         route=str, model_store=str, predictor_image=str, predictor_replicas=int, predictor_cpu=str,
-        predictor_memory=str, route_host=str, tls_termination=str, router_url=str,
+        predictor_memory=str, prediction_log_claim=str, route_host=str, tls_termination=str, router_url=str,
         driver=str, pipeline_run_uid=str, ready_timeout_seconds=float, allow_source_image=bool, dry_run=bool,
     )  # fmt: skip
     from isotherm.registry import client as registry
@@ -263,8 +263,10 @@ def _from_environment() -> dict[str, Any]:
         model_name=env.model_name, model_version=env.model_version, model_digest=env.model_digest,
         services=routes.pair(env.service_blue, env.service_green), route=env.route or env.model_name,
         model_store=env.model_store, predictor_image=env.predictor_image, run_uid=env.pipeline_run_uid,
-        driver=env.driver, size=render.Size(env.predictor_replicas, env.predictor_cpu, env.predictor_memory),
-        route_host=env.route_host, tls_termination=env.tls_termination, router_url=env.router_url,
+        driver=env.driver, route_host=env.route_host, tls_termination=env.tls_termination, router_url=env.router_url,
+        size=render.Size(
+            env.predictor_replicas, env.predictor_cpu, env.predictor_memory, env.prediction_log_claim
+        ),
         ready_timeout_seconds=env.ready_timeout_seconds, allow_source_image=env.allow_source_image,
         dry_run=env.dry_run,
     )  # fmt: skip

@@ -21,12 +21,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 TERMINATIONS = ("edge", "none")
 LONGEST_NAME = 63
 _CPU = re.compile(r"[1-9][0-9]*m?|[0-9]+\.[0-9]{1,3}")
+_CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _MEMORY = re.compile(r"[1-9][0-9]*(Mi|Gi)")
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many predictor pods a colour has at least, and what each asks for (Kubernetes quantities).
+    """How many predictor pods a colour has at least, and what each asks for (Kubernetes quantities, a volume's claim).
 
     Raises `tekton.BadInput` where Kubernetes would refuse the pods, or make none.
     """
@@ -34,6 +35,7 @@ class Size:
     replicas: int = 1
     cpu: str = "250m"
     memory: str = "512Mi"
+    log_claim: str = ""  # PersistentVolumeClaim of their prediction logs; empty: each keeps its own until it ends
 
     def __post_init__(self) -> None:
         if self.replicas < 1:
@@ -43,6 +45,11 @@ class Size:
         if not _MEMORY.fullmatch(self.memory):
             raise tekton.BadInput(
                 f"param predictor-memory is {self.memory[:40]!r}", remedy="give a size such as 512Mi or 2Gi"
+            )
+        if self.log_claim and not _CLAIM.fullmatch(self.log_claim):
+            raise tekton.BadInput(
+                f"param prediction-log-claim is {self.log_claim[:80]!r}",
+                remedy="give the name of a PersistentVolumeClaim",
             )
 
 
@@ -88,7 +95,7 @@ def inference_service(
         "inference-service", name=inference_service_name(model_name, colour), model_name=model_name, colour=colour,
         digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by, storage_uri=storage_uri,
         runtime=runtime_name(), replicas=size.replicas, cpu=size.cpu, memory=size.memory,
-        account=contract.PREDICTOR_ACCOUNT,
+        account=contract.PREDICTOR_ACCOUNT, log_claim=size.log_claim, log_mount=contract.PREDICTION_LOG_MOUNT,
     )  # fmt: skip
 
 
@@ -99,13 +106,15 @@ def split_service(*, name: str, model_name: str, notes: str, predictor: Object) 
 
 
 def predictor(
-    *, colour: str, digest: str, semver: str, data_version: str, claimed_by: str, storage_uri: str, size: Size
+    *, model_name: str, colour: str, digest: str, semver: str, data_version: str, claimed_by: str, storage_uri: str,
+    size: Size,
 ) -> Object:  # fmt: skip
     """One predictor of such an InferenceService, with its model's notes."""
     return _render(
         "predictor", colour=colour, digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by,
         storage_uri=storage_uri, runtime=runtime_name(), replicas=size.replicas, cpu=size.cpu, memory=size.memory,
-        account=contract.PREDICTOR_ACCOUNT,
+        account=contract.PREDICTOR_ACCOUNT, model_name=model_name, log_claim=size.log_claim,
+        log_mount=contract.PREDICTION_LOG_MOUNT,
     )  # fmt: skip
 
 
@@ -119,7 +128,7 @@ def promoted(canary: Object) -> Object:
     model["env"] = [
         {**one, "value": blue} if one.get("name") == contract.ENV_TRACK else one for one in model.get("env") or []
     ]
-    own: Object = {key: canary[key] for key in ("annotations", "serviceAccountName") if key in canary}
+    own: Object = {key: canary[key] for key in ("annotations", "serviceAccountName", "volumes") if key in canary}
     return {**own, "model": model, "minReplicas": 2 * canary.get("minReplicas", 1)}
 
 

@@ -54,8 +54,8 @@ def prepare(request: Request, cluster: kube.Cluster, model: RegisteredModel, uri
     wanted = render.serving_runtime(request.predictor_image)
     runtime = plan.runtime(cluster.get(kube.SERVING_RUNTIME, render.runtime_name()), wanted)
     predictor = render.predictor(
-        colour=choice.colour, digest=model.digest, semver=model.semver, data_version=model.data_version,
-        claimed_by=request.run_uid, storage_uri=uri, size=request.size,
+        model_name=request.model_name, colour=choice.colour, digest=model.digest, semver=model.semver,
+        data_version=model.data_version, claimed_by=request.run_uid, storage_uri=uri, size=request.size,
     )  # fmt: skip
     body = _first(request, model, predictor) if split is None else _canary(split, predictor, request.size.replicas)
     service = plan.inference_service(split.stored if split else None, body)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -111,7 +112,9 @@ class PredictionLog:
         self._prune()
         self._number += 1
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        return (self._folder / f"predictions-{started}-{os.getpid()}-{self._number:06}.jsonl").open("ab", buffering=0)
+        # Every pod's program has process number 1: its host's name tells it from the others of a shared volume.
+        writer = f"{socket.gethostname()}-{os.getpid()}"
+        return (self._folder / f"predictions-{started}-{writer}-{self._number:06}.jsonl").open("ab", buffering=0)
 
     def _prune(self) -> None:
         files = sorted(self._folder.glob("predictions-*.jsonl"), key=lambda path: path.name, reverse=True)

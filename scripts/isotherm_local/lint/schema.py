@@ -45,15 +45,16 @@ from isotherm.deploy import render, split_plan
 digest, services = "d" * 64, {"blue": "blue", "green": "green"}
 route = dict(name="plate", model_name="plate", live="blue", services=services, digest=digest, holder="uid",
              live_since="2026-01-01T00:00:00Z")
+size = render.Size(2, "500m", "1Gi", "logs")
 objects = [render.serving_runtime("isotherm/pinn-api:0.1.0")]
 objects += [
     render.inference_service(model_name="plate", colour=colour, digest=digest, semver="1.2.0", data_version="dvc-1",
-                             claimed_by="uid", storage_uri="pvc://claim/plate", size=render.Size(2, "500m", "1Gi"))
+                             claimed_by="uid", storage_uri="pvc://claim/plate", size=size)
     for colour in services
 ]
 blue, green = (
-    render.predictor(colour=colour, digest=digest, semver="1.2.0", data_version="dvc-1", claimed_by="uid",
-                     storage_uri="pvc://claim/plate", size=render.Size(2, "500m", "1Gi"))
+    render.predictor(model_name="plate", colour=colour, digest=digest, semver="1.2.0", data_version="dvc-1",
+                     claimed_by="uid", storage_uri="pvc://claim/plate", size=size)
     for colour in services
 )
 split = render.split_service(name="plate", model_name="plate", notes=split_plan.NO_SHIFT, predictor=blue)
