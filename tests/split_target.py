@@ -21,7 +21,19 @@ import pytest
 from waiting import eventually
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import canary, deploy, plan, preconditions, readiness, registered, shift, splits, store
+from isotherm.deploy import (
+    canary,
+    deploy,
+    plan,
+    preconditions,
+    readiness,
+    registered,
+    settle,
+    shift,
+    splits,
+    store,
+    traffic,
+)
 from isotherm_local import admission, router
 from isotherm_local.api import create_app
 from isotherm_local.kinds import DEPLOYMENT, ENDPOINT_SLICE, INFERENCE_SERVICE, ROUTE, Object
@@ -316,3 +328,25 @@ def objects(target: Target) -> dict[str, list[str]]:
         lambda: {kind.kind: target.platform.store.list(kind) for kind in (DEPLOYMENT, INFERENCE_SERVICE)}
     )
     return {kind: [one["metadata"]["name"] for one in found] for kind, found in held.items()}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr(readiness, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(traffic, "PAUSE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    """Version 1 serves, deployed by run-1."""
+    with started(tmp_path, monkeypatch) as found:
+        found.deploy(ONE, "run-1")
+        yield found
+
+
+@pytest.fixture
+def dark(target: Target) -> Target:
+    """Version 2 beside it, without traffic, claimed by run-2."""
+    target.deploy(TWO, "run-2")
+    return target

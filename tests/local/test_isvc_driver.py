@@ -4,44 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from split_target import BAD, NAME, ONE, TWO, Target, objects, started
+from split_target import BAD, NAME, ONE, TWO, Target, dark, objects, quick, target
 from waiting import eventually
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import canary, guard, notices, readiness, settle, shift, shifts, traffic
+from isotherm.deploy import canary, guard, notices, settle, shift, shifts
 from isotherm.deploy.bake import Pace
 
+__all__ = ["dark", "quick", "target"]
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # what KServe hands down to no pod
 STABLE, CANARY = f"{NAME}-predictor", f"{NAME}-canary-predictor"
 QUICK = canary.Settings(steps=(20, 50), pace=Pace(0.2, 0.4, 20), probes_per_second=200)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "DRAIN_SECONDS", 0.3)
-    monkeypatch.setattr(readiness, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(traffic, "PAUSE_SECONDS", 0.05)
-
-
-@pytest.fixture
-def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
-    """Version 1 serves, deployed by run-1."""
-    with started(tmp_path, monkeypatch) as found:
-        found.deploy(ONE, "run-1")
-        yield found
-
-
-@pytest.fixture
-def dark(target: Target) -> Target:
-    """Version 2 beside it, without traffic, claimed by run-2."""
-    target.deploy(TWO, "run-2")
-    return target
 
 
 def settled_on(target: Target, digest: str) -> None:
@@ -139,82 +116,12 @@ def test_there_is_no_way_back_once_a_shift_is_settled(dark: Target) -> None:
             dark.shifter("green", TWO, "run-2").shift()
 
 
-def test_where_nothing_splits_it_is_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """KServe 0.20 alone: pods of both models, and nobody who follows trafficPercent."""
-    with started(tmp_path, monkeypatch) as target:
-        target.platform.follows = False
-        target.deploy(ONE, "run-1")
-        target.deploy(TWO, "run-2")
-        before = target.stored()["metadata"]["resourceVersion"]
-        with pytest.raises(tekton.Refused, match="nothing splits the traffic of InferenceService plate") as refused:
-            target.shifter("green", TWO, "run-2").shift()
-        assert "driver route" in refused.value.remedy
-        assert "\n" not in refused.value.line()
-        assert target.stored()["metadata"]["resourceVersion"] == before
-
-
 def test_a_platform_that_stops_following_is_seen_on_the_data_plane(dark: Target) -> None:
     dark.platform.follows = False
     report = dark.shifter("green", TWO, "run-2", weight=50, verify_timeout_seconds=0.5).shift()
     assert (report["outcome"], report["restored"]) == ("failed", True)
     assert "blue gave 1.0000" in report["problem"]
     settled_on(dark, ONE)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"metadata": {"ownerReferences": [
-            {"apiVersion": "v1", "kind": "Operator", "name": "odh", "uid": "1", "controller": True}]}},
-         "belongs to Operator odh"),
-        ({"metadata": {"annotations": {contract.ANNOTATION_SHIFT: None}}}, "not made for driver isvc"),
-        ({"metadata": {"annotations": {contract.ANNOTATION_SHIFT: "[]"}}}, "unreadable annotation"),
-    ],
-    ids=["owner", "not ours", "unreadable"],
-)  # fmt: skip
-def test_an_inference_service_that_is_not_ours_is_left_alone(dark: Target, change: kube.Object, reason: str) -> None:
-    dark.patch(change)
-    before = dark.stored()
-    with pytest.raises(tekton.Refused, match=reason):
-        dark.shifter("green", TWO, "run-2").shift()
-    with pytest.raises(tekton.Refused, match=reason):
-        dark.deploy(BAD, "run-3")
-    assert dark.stored() == before
-
-
-def test_a_route_that_the_platform_did_not_make_does_not_count(dark: Target) -> None:
-    dark.platform.follows = False
-    dark.patch({"metadata": {"ownerReferences": None}}, kube.ROUTE)
-    with pytest.raises(tekton.Refused, match="not made from it by its platform"):
-        dark.shifter("green", TWO, "run-2").shift()
-
-
-def test_another_claim_or_another_model_is_refused(dark: Target) -> None:
-    with pytest.raises(tekton.Refused, match="claimed by PipelineRun run-2"):
-        dark.shifter("green", TWO, "run-9").shift()
-    with pytest.raises(tekton.Refused, match="green holds model"):
-        dark.shifter("green", BAD, "run-2").shift()
-    assert dark.split().token == 0
-
-
-def test_notes_that_kserve_hands_down_are_refused_before_a_pod_restarts(
-    dark: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A cluster whose `serviceAnnotationDisallowedList` does not name our annotation."""
-    real = kube.Cluster.get
-
-    def get(self: kube.Cluster, kind: kube.Kind, name: str) -> kube.Object | None:
-        found = real(self, kind, name)
-        if kind is kube.DEPLOYMENT and found:
-            found["spec"]["template"]["metadata"]["annotations"][contract.ANNOTATION_SHIFT] = "{}"
-        return found
-
-    monkeypatch.setattr(kube.Cluster, "get", get)
-    with pytest.raises(tekton.Refused, match="would restart its pods") as refused:
-        dark.shifter("green", TWO, "run-2").shift()
-    assert "serviceAnnotationDisallowedList" in refused.value.remedy
 
 
 def by_hand(target: Target, share: int) -> None:
@@ -393,16 +300,3 @@ def test_conflicts_that_change_nothing_of_ours_are_overcome(dark: Target) -> Non
     report = dark.shifter("green", TWO, "run-2", cluster=connection).shift()
     assert (report["problem"], report["outcome"], connection.again) == ("", "shifted", 0)
     settled_on(dark, TWO)
-
-
-def test_a_name_that_a_route_has_already_is_not_taken_for_an_exposed_service(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its platform would overwrite that Route by its name."""
-    with started(tmp_path, monkeypatch) as target:
-        backend = {"kind": "Service", "name": "blue", "weight": 100}
-        route = {"apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": {"name": NAME}}
-        target.cluster.create(kube.ROUTE, {**route, "spec": {"to": backend}})
-        with pytest.raises(tekton.Refused, match="would overwrite"):
-            target.deploy(ONE, "run-1")
-        assert objects(target) == {"Deployment": [], "InferenceService": []}
