@@ -67,6 +67,9 @@ TABLE = {
     "gitea": Module(
         {"gitea": "code.gitea.io/gitea"}, "code.gitea.io/gitea", tags="sqlite sqlite_unlock_notify", cgo=True
     ),
+    "rollouts": Module(
+        _under("github.com/argoproj/argo-rollouts/cmd", "rollouts-controller"), "github.com/argoproj/argo-rollouts"
+    ),
     "oc": Module(
         _under("github.com/openshift/oc/cmd", "oc"),
         "github.com/openshift/oc",

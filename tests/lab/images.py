@@ -47,6 +47,7 @@ PLACES = {
         "eventlistenersink": "/ko-app/eventlistenersink", "interceptors": "/ko-app/interceptors",
     },
     "kserve": {"manager": "/manager"},
+    "rollouts": {"rollouts-controller": "/bin/rollouts-controller"},
 }  # fmt: skip
 TINI = "/usr/bin/tini-static"  # Tekton's resolvers start under /sbin/tini
 

@@ -14,6 +14,7 @@ from lab import (
     mlflow,
     node,
     policies,
+    rollouts,
     routes,
     storage,
     tekton,
@@ -43,6 +44,7 @@ _ALL = (
     watching.ALERTMANAGER,
     forge.PART,
     policies.PART,
+    rollouts.PART,
 )
 TABLE: dict[str, Part] = {part.name: part for part in _ALL}
 
