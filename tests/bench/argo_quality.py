@@ -1,0 +1,143 @@
+"""Our judge and Argo Rollouts' rule on the same drawn streams: how often each is wrong, and how long each takes.
+
+Stable fails 1 % of its requests, canaries 1 % (healthy), 5 % or 10 %; 10 canary requests a second, 90 of stable. A
+judge's time is that of its verdict: what a Route's write, a router's reload and a scrape add is `rollout_argo.py`'s.
+
+Both at equal rates of false aborts. Ours has none to set: the simulation says how often it aborts a healthy canary.
+Argo's metric is the share of errors since the last measurement, and of the settings that miss at most 1 % of the bad
+canaries (5 %) within 5 minutes and abort no more than `EQUAL` of the healthy ones it gets the quickest. What it would
+gain by the whole 1 % that may be wrong (`LENIENT`) is in the table.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from typing import Any
+
+import argo_rule
+import numpy as np
+from argo_rule import Phase, Setting
+from bars import Bar, at_most, keep
+
+from isotherm.deploy.canary import Settings
+from isotherm.rollout.judge import Judge, Look, Verdict
+from isotherm.rollout.sequential import Counts
+
+HEALTHY, BAD, WORST = 0.01, 0.05, 0.10
+RATES = (HEALTHY, BAD, WORST)
+PER_SECOND, STABLE_PER_CANARY = 10, 9
+INTERVALS = (10, 30, 60)
+MOST_SECONDS = 300
+EQUAL, LENIENT = 0.0005, 0.01
+STREAMS, HEALTHY_STREAMS = 4000, 12000
+LOOK_SECONDS = 5  # over Prometheus, which scrapes as often
+FASTER = {10: 1.0, 30: 1.0, 60: 5.0}  # the aim: how many times as fast as Argo at its interval
+Errors = np.ndarray  # by second
+
+
+@cache
+def setting(interval: int, wrong: float = EQUAL) -> Setting:
+    """The quickest of Argo's settings that aborts at most this share of the healthy canaries."""
+    found = argo_rule.settings(
+        interval, PER_SECOND, healthy=HEALTHY, bad=BAD, wrong=wrong, missed=LENIENT, most=MOST_SECONDS
+    )
+    return found[0]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a judge said of a stream, and when."""
+
+    aborted: bool
+    seconds: int
+
+
+def our_end(canary: Errors, stable: Errors, *, look: int) -> Ending:
+    """Our judge as route-shift has it without probes, with a look every so many seconds; no answer is slow."""
+    judge = Judge(Settings(probes_per_second=0.0, max_error_rate=HEALTHY).plan())
+    many, beside = PER_SECOND * look, PER_SECOND * STABLE_PER_CANARY * look
+    sums = [errors.reshape(-1, look).sum(axis=1).tolist() for errors in (canary, stable)]
+    for number, (bad, theirs) in enumerate(zip(*sums, strict=True), start=1):
+        quick = Counts(0, many), Counts(0, beside)
+        judge = judge.see(Look({"errors": (Counts(bad, many), Counts(theirs, beside)), "latency": quick}))
+        if judge.verdict() is not Verdict.HOLD:
+            return Ending(judge.verdict() is Verdict.ROLLBACK, number * look)
+    return Ending(True, MOST_SECONDS)  # what stays open is taken back
+
+
+def argo_end(canary: Errors, _: Errors, *, interval: int, wrong: float) -> Ending:
+    """Argo's rule on windows of the same errors."""
+    one = setting(interval, wrong)
+    windows = canary[: one.count * interval].reshape(-1, interval).sum(axis=1).tolist()
+    phase, number = argo_rule.verdict(one.limits, map(one.phase, windows))
+    return Ending(phase is not Phase.SUCCESSFUL, number * interval)
+
+
+def _argo(interval: int, wrong: float = EQUAL) -> str:
+    return f"argo {interval} s" + (", lenient" if wrong == LENIENT else "")
+
+
+JUDGES: dict[str, Callable[[Errors, Errors], Ending]] = {
+    "ours": partial(our_end, look=LOOK_SECONDS),
+    "ours, a look a second": partial(our_end, look=1),
+    **{_argo(i, w): partial(argo_end, interval=i, wrong=w) for w in (EQUAL, LENIENT) for i in INTERVALS},
+}
+
+
+def streams(rate: float) -> Iterator[tuple[Errors, Errors]]:
+    """Errors of each second, the canary's and stable's."""
+    draw = np.random.default_rng(round(rate * 1e6))
+    for _ in range(HEALTHY_STREAMS if rate == HEALTHY else STREAMS):
+        canary = draw.binomial(PER_SECOND, rate, MOST_SECONDS)
+        yield canary, draw.binomial(PER_SECOND * STABLE_PER_CANARY, HEALTHY, MOST_SECONDS)
+
+
+def row(judge: str, rate: float) -> dict[str, Any]:
+    """What a judge makes of canaries of one rate of errors; times are of those that it judged rightly."""
+    ends = [JUDGES[judge](canary, stable) for canary, stable in streams(rate)]
+    seconds = [end.seconds for end in ends if end.aborted != (rate == HEALTHY)]
+    return {
+        "judge": judge, "errors": rate, "aborted": sum(end.aborted for end in ends) / len(ends),
+        "seconds": statistics.fmean(seconds), "p95": float(np.percentile(seconds, 95)),
+        "requests": PER_SECOND * statistics.fmean(seconds), "n": len(ends),
+    }  # fmt: skip
+
+
+def times(bar: str, interval: int, theirs: float, mine: float, *, n: int, raw: str, note: str = "") -> Bar:
+    """How many times as long as ours Argo's time is, against the aim for its interval."""
+    aim, value = FASTER[interval], theirs / mine
+    target, passed = (">= 5", value >= aim) if aim > 1 else ("> 1", value > aim)
+    said = f"Argo {theirs:.1f} s, ours {mine:.1f} s"
+    return Bar(bar, value, "times", target, passed, n, raw, f"{said}; {note}" if note else said)
+
+
+def judges() -> list[Bar]:
+    """Both judges' rules on the same drawn streams: false aborts, misses, time until the verdict."""
+    table = [row(judge, rate) for judge in JUDGES for rate in RATES]
+    for one in table:
+        print("  ".join(f"{value:.5g}" if isinstance(value, float) else f"{value:>22}" for value in one.values()))
+    chosen = {
+        _argo(i, wrong): asdict(one) | {"success_below": one.success_below, "aborts": list(map(one.aborted, RATES))}
+        for wrong in (EQUAL, LENIENT)
+        for i in INTERVALS
+        for one in [setting(i, wrong)]
+    }
+    raw = keep("rollout-argo-judges", {"argo": chosen, "table": table})
+    found = {(one["judge"], one["errors"]): one for one in table}
+    sides = ("ours", *map(_argo, INTERVALS))
+    healthy = {judge: found[judge, HEALTHY]["aborted"] for judge in sides}
+    bars = [
+        at_most(f"healthy aborted, {judge} (simulated)", share, LENIENT, "share", n=HEALTHY_STREAMS, raw=raw)
+        for judge, share in healthy.items()
+    ]
+    missed = 1 - found["ours", BAD]["aborted"]
+    bars.append(at_most("5 % not caught, ours (simulated)", missed, LENIENT, "share", n=STREAMS, raw=raw))
+    for rate in (BAD, WORST):
+        for interval in INTERVALS:
+            both = found[_argo(interval), rate]["seconds"], found["ours", rate]["seconds"]
+            name = f"Argo's time / ours, {interval} s, {rate:.0%} (simulated)"
+            bars.append(times(name, interval, *both, n=STREAMS, raw=raw, note="until the verdict alone"))
+    return bars
