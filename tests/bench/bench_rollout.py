@@ -1,10 +1,11 @@
 """Measure the bars of a traffic shift afresh and write build/bench/rollout.json.
 
 Usage: PYTHONPATH=tests:scripts:images python tests/bench/bench_rollout.py [GROUP ...]
-Groups: gate absence split rollback crash rivals foreign ambiguous deadman bites
+Groups: gate absence split rollback crash rivals foreign ambiguous deadman bites judges; argo (only when it is named)
 
 In this process and on the local target (embedded API, HAProxy, predictors). What a cluster adds (a pod that is deleted,
-a kubelet that stops) is the lab's, and not measured here.
+a kubelet that stops) is the lab's, and not measured here. `argo` runs on the lab, beside Argo Rollouts:
+`make lab PARTS=rollouts` first.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("unit", "uni
 
 import gate_quality
 import httpx
+import rollout_argo
 import rollout_faults
 import test_bake
 from bars import Bar, at_most, exactly, keep, report
@@ -177,17 +179,18 @@ def rollback(cycles: int = 10) -> list[Bar]:
 
 
 GROUPS: dict[str, Callable[[], list[Bar]]] = {
-    one.__name__: one for one in (gate, absence, split, rollback, *rollout_faults.GROUPS)
+    one.__name__: one for one in (gate, absence, split, rollback, *rollout_faults.GROUPS, *rollout_argo.GROUPS)
 }
+ON_THE_LAB = ("argo",)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the groups named, or all."""
+    """Run the groups named, or all that need no lab."""
     unknown = set(arguments) - GROUPS.keys()
     if unknown:
         print(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}", file=sys.stderr)
         return 2
-    wanted = arguments or list(GROUPS)
+    wanted = arguments or [name for name in GROUPS if name not in ON_THE_LAB]
     return report("rollout", [GROUPS[name] for name in wanted], only_some=bool(arguments))
 
 
