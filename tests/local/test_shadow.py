@@ -24,7 +24,7 @@ ONE, NEAR, FAR, HOLED = 0.0, 0.01, 1.0, 0.02
 def target(tmp_path_factory: pytest.TempPathFactory, mlflow_url: str) -> Iterator[Target]:
     """Version 1 live on blue."""
     with started(tmp_path_factory.mktemp("shadow"), mlflow_url) as found:
-        found.deploy(found.register(ONE), "run-1")
+        found.deploy(found.register(ONE), "run-1", size=render.Size(log_claim="logs"))
         for shift in (NEAR, FAR):
             found.register(shift)
         found.register(HOLED, hole=True)
@@ -84,9 +84,7 @@ def test_requests_outside_the_candidate_s_domain_count_against_it(target: Target
 
 
 def test_what_clients_asked_is_collected_on_a_volume_and_asked_again(target: Target) -> None:
-    """By the real predictor of blue, deployed with the claim; the verification's own probes are not among it."""
-    size = render.Size(log_claim="logs")
-    target.deploy(target.models[ONE], "run-logged", size=size)
+    """By blue's predictor, deployed with the claim; what this project's own programs ask of it is not among it."""
     folder = pods.claim_folder(target.local.state, target.namespace, "logs") / target.model_name
     points = [(0.1 + 0.8 * n / 300, 0.5, 1.0) for n in range(300)]
     with httpx.Client(headers={"Host": target.route().host}, trust_env=False, timeout=10) as client:

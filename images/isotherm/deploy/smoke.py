@@ -45,7 +45,8 @@ def _ask(endpoint: Endpoint, samples: Samples, fields: Sequence[str], digest: st
         "outputs": [{"name": field} for field in fields],
     }
     try:
-        with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+        headers = {contract.HEADER_PROBE: "kserve-deploy"}
+        with httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             answer = client.post(f"{endpoint.url}{MODEL_PATH}/infer", json=body)
     except httpx.HTTPError as error:
         raise tekton.Unavailable(
