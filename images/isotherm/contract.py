@@ -118,6 +118,7 @@ COLOURS = ("blue", "green")
 # Who splits the traffic: a Route of our own, or whatever follows an InferenceService's spec.canary.
 DRIVER_ROUTE, DRIVER_ISVC = "route", "isvc"
 DRIVERS = (DRIVER_ROUTE, DRIVER_ISVC)
+KSERVE_CONTAINER = "kserve-container"
 CANARY_NAME = "canary"  # spec.canary[].predictor.name: <isvc>-canary-predictor is green, <isvc>-predictor blue
 HEADER_MODEL_VERSION = "X-Model-Version"  # semver, 1.<registry version>.0
 HEADER_MODEL_DIGEST = "X-Model-Digest"

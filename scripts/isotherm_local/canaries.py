@@ -27,6 +27,9 @@ def deployment_name(service: Object) -> str:
 def causes(service: Object) -> list[Cause]:
     """What KServe's webhook refuses of `spec.canary`."""
     spec, entries = service["spec"], service["spec"].get("canary")
+    predictor = spec.get("predictor")
+    if isinstance(predictor, dict) and isinstance(predictor.get("model"), dict) and predictor["model"].get("name"):
+        return [("spec.predictor.model.name", "the 'name' field is not allowed in standard predictor")]
     if not entries:
         return []
     if not isinstance(entries, list) or not all(

@@ -28,7 +28,8 @@ def predictor(digest: str, colour: str = "blue", replicas: int = 1) -> kube.Obje
 
 
 def entry(share: int, **changes: Any) -> kube.Object:
-    return {"predictor": {"name": contract.CANARY_NAME, **predictor(TWO, "green"), **changes}, "trafficPercent": share}
+    made = render.canary(predictor(TWO, "green"), share)
+    return {**made, "predictor": made["predictor"] | changes}
 
 
 def stored(share: int | None = None, **spec: Any) -> kube.Object:
@@ -106,7 +107,7 @@ def test_without_a_route_that_follows_it_nothing_is_shifted(front: kube.Object |
 
 
 def test_the_predictor_takes_over_the_model_under_its_own_track() -> None:
-    canary = entry(100, **predictor(TWO, "green", 3))["predictor"]
+    canary = render.canary(predictor(TWO, "green", 3), 100)["predictor"]
     promoted = render.promoted(canary)
     env = {one["name"]: one["value"] for one in promoted["model"]["env"]}
     assert (env[contract.ENV_MODEL_DIGEST], env[contract.ENV_TRACK]) == (TWO, "blue")
@@ -115,7 +116,7 @@ def test_the_predictor_takes_over_the_model_under_its_own_track() -> None:
     assert "name" not in promoted
     # What KServe would run of the two differs by the track only.
     green = {**canary["model"], "env": promoted["model"]["env"]}
-    assert green == promoted["model"]
+    assert green == {"name": contract.KSERVE_CONTAINER, **promoted["model"]}
 
 
 def test_a_split_is_written_only_where_there_is_a_canary() -> None:
@@ -162,6 +163,7 @@ def test_names_and_params() -> None:
         ({"canary": [entry(101)]}, "spec.canary[0].trafficPercent"),
         ({"canary": [{"trafficPercent": 1, "predictor": {"name": "v2", "model": {}}}]},
          "spec.canary[0].predictor.model.name"),
+        ({"predictor": {"model": {"modelFormat": {"name": "a"}, "name": "b"}}}, "spec.predictor.model.name"),
         ({"canary": {}}, ""),
         ({"canary": ["x"]}, "spec.canary"),
     ],

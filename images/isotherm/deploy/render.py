@@ -118,13 +118,22 @@ def predictor(
     )  # fmt: skip
 
 
+def canary(predictor: Object, share: int) -> Object:
+    """Entry of `spec.canary` with `share` percent.
+
+    KServe's CRD requires a name of its container; its webhook refuses one of the predictor's.
+    """
+    model = {"name": contract.KSERVE_CONTAINER, **predictor["model"]}
+    return {"predictor": {"name": contract.CANARY_NAME, **predictor, "model": model}, "trafficPercent": share}
+
+
 def promoted(canary: Object) -> Object:
     """What `spec.predictor` takes over of a canary's predictor: its model and notes, under the track of the predictor.
 
     While there is a canary, KServe takes its replicas off the predictor's: they are lent to it on top.
     """
     blue = contract.COLOURS[0]
-    model: Object = dict(canary["model"])
+    model: Object = {key: value for key, value in canary["model"].items() if key != "name"}
     model["env"] = [
         {**one, "value": blue} if one.get("name") == contract.ENV_TRACK else one for one in model.get("env") or []
     ]

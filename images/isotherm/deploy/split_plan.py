@@ -79,7 +79,7 @@ def _canary(split: splits.Split, predictor: kube.Object, replicas: int) -> kube.
     """The entry without traffic, and the replicas lent to it: KServe takes a canary's off the predictor's."""
     lent = split.spec.canary[0].predictor.minReplicas if split.spec.canary else 0
     own = max(1, split.spec.predictor.minReplicas - lent)
-    entry = {"predictor": {"name": contract.CANARY_NAME, **predictor}, "trafficPercent": split.weights[GREEN]}
+    entry = render.canary(predictor, split.weights[GREEN])
     return {
         "metadata": {"name": split.name},
         "spec": {"predictor": {"minReplicas": own + replicas}, "canary": [entry]},

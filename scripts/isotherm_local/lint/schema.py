@@ -58,7 +58,7 @@ blue, green = (
     for colour in services
 )
 split = render.split_service(name="plate", model_name="plate", notes=split_plan.NO_SHIFT, predictor=blue)
-canary = {"predictor": {"name": "canary", **green}, "trafficPercent": 10}
+canary = render.canary(green, 10)
 promoted = render.promoted(canary["predictor"])
 objects += [split, {**split, "spec": {"predictor": promoted, "canary": [canary]}}]
 objects += [render.service(name=colour, model_name="plate", colour=colour) for colour in services]
