@@ -1,10 +1,11 @@
 """Measure the bars of a traffic shift afresh and write build/bench/rollout.json.
 
 Usage: PYTHONPATH=tests:scripts:images python tests/bench/bench_rollout.py [GROUP ...]
-Groups: gate absence split rollback crash rivals foreign ambiguous deadman bites judges; argo (only when it is named)
+Groups: gate absence split rollback crash rivals foreign ambiguous deadman bites judges
+        lab-split lab-lost lab-live lab-crash lab-rivals lab-ambiguous lab-foreign lab-deadman; argo (only when named)
 
-In this process and on the local target (embedded API, HAProxy, predictors). What a cluster adds (a pod that is deleted,
-a kubelet that stops) is the lab's, and not measured here. `argo` runs on the lab, beside Argo Rollouts:
+In this process and on the local target (embedded API, HAProxy, predictors); the groups lab-* (rollout_lab.py) on the
+lab, which has to be up: without it each of them is a bar that is missed. `argo` runs on the lab, beside Argo Rollouts:
 `make lab PARTS=rollouts` first.
 """
 
@@ -14,7 +15,6 @@ import random
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,13 +25,14 @@ from typing import Any
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("unit", "unit/rollout", "local")]
 
 import gate_quality
-import httpx
 import rollout_argo
 import rollout_faults
+import rollout_lab
 import test_bake
 from bars import Bar, at_most, exactly, keep, report
 from local_target import route as route_object
-from rollout_stage import TWO, Stage, stage, wait_for
+from rollout_load import Load
+from rollout_stage import TWO, stage, wait_for
 from routers import pod_servers, runner
 
 from isotherm import contract
@@ -97,46 +98,6 @@ def split() -> list[Bar]:
     return [exactly("shares within 3 sigma (F1)", sum(r["within"] for r in rows), len(rows), "splits", raw=raw)]
 
 
-class Load:
-    """Clients at a fixed rate: on new connections, on one that is kept, and some with a cookie jar each."""
-
-    def __init__(self, one: Stage, per_second: float, jars: int = 50) -> None:
-        self._url = one.target.router_url + "/predict-temperature?x=0.5&y=0.5&t=0.1"
-        self._host = {"Host": one.target.route().host}
-        self._pause, self._jars = 1 / per_second, jars
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(kind,)) for kind in ("new", "kept", "jar")]
-        self.answers: list[tuple[float, str, int, str]] = []  # time, kind, status (0: none), digest
-        self.lost: list[str] = []
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, kind: str) -> None:
-        clients = [httpx.Client(trust_env=False, timeout=10) for _ in range(self._jars if kind == "jar" else 1)]
-        number = 0
-        while not self._ended.wait(3 * self._pause):
-            client = clients[number % len(clients)]
-            number += 1
-            headers = self._host | ({"Connection": "close"} if kind == "new" else {})
-            try:
-                answer = client.get(self._url, headers=headers)
-                status, digest = answer.status_code, answer.headers.get(contract.HEADER_MODEL_DIGEST, "")
-            except httpx.HTTPError as error:
-                status, digest = 0, ""
-                self.lost.append(f"{kind}: {type(error).__name__} {error}")
-            self.answers.append((time.monotonic(), kind, status, digest))
-        for client in clients:
-            client.close()
-
-
 def rollback(cycles: int = 10) -> list[Bar]:
     """F2 and F3: up to half, back again, under load, with the reload interval of OpenShift's router (5 s)."""
     rows, lost, asked = [], 0, 0
@@ -144,7 +105,7 @@ def rollback(cycles: int = 10) -> list[Bar]:
         canary, cluster = one.target.models[TWO].digest, one.cluster()
         for cycle in range(cycles):
             one.reset()
-            with Load(one, 60) as load:
+            with Load(one.target.router_url, one.target.route().host, 60) as load:
                 one.shifter(cluster, settings=None, weight=50).shift()
                 wait_for(lambda: any(a[3] == canary for a in load.answers), 20)
                 began = time.monotonic()
@@ -180,7 +141,7 @@ def rollback(cycles: int = 10) -> list[Bar]:
 
 GROUPS: dict[str, Callable[[], list[Bar]]] = {
     one.__name__: one for one in (gate, absence, split, rollback, *rollout_faults.GROUPS, *rollout_argo.GROUPS)
-}
+} | rollout_lab.GROUPS
 ON_THE_LAB = ("argo",)
 
 

@@ -1,0 +1,171 @@
+"""The lab's groups of bench_rollout.py: a rollout on the real API, behind the real router, by Task, guard and rivals.
+
+Expiry, bake and the judge's deadline are a tenth of the Task's defaults, the probes' and clients' rates ten times as
+high. The models are light (light_predictor.py). Without a lab a group is one bar that is not measured, and so missed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
+from typing import Any
+
+import lab_lanes
+import rollout_lab_deadman
+import rollout_lab_faults
+import rollout_lab_live
+from bars import Bar, at_most, exactly, keep
+from lab import parts
+from lab.part import Lab, LabError
+from lab_lanes import Lane, Stage
+from rollout_load import Load
+from scipy.stats import chi2
+from waiting import eventually
+
+from isotherm.deploy.routes import other
+from isotherm.deploy.weights import expected_shares, tolerance
+
+Group = Callable[[], list[Bar]]
+NEEDED = ("kubelet", "tekton-pipelines", "kserve", "router", "catalog-images")
+WEIGHTS, REQUESTS = (1, 10, 50), 3000
+LOST_REQUESTS, LOST_PER_SECOND = 10_000, 40
+_KEPT = ExitStack()
+atexit.register(_KEPT.close)
+
+
+@cache
+def stage() -> Stage:
+    """One stage for all groups of a run, removed with the process."""
+    return _KEPT.enter_context(lab_lanes.stage())
+
+
+def missing() -> str:
+    """Why nothing can be measured on the lab; empty where it can."""
+    lab = Lab()
+    if os.environ.get("KUBECONFIG") not in (None, "", str(lab.kubeconfig)):
+        return "KUBECONFIG names another cluster, and these groups stop daemons of the lab"
+    if not lab.kubeconfig.exists():
+        return "no lab is up (make lab)"
+    try:
+        found = {name: parts.TABLE[name].ready(lab) for name in NEEDED}
+    except (LabError, OSError) as error:
+        return f"the lab is not ready: {str(error).splitlines()[0][:200]}"
+    return "; ".join(f"{name}: {why}" for name, why in found.items() if why)
+
+
+def on_lab(name: str, group: Callable[[Stage], list[Bar]]) -> Group:
+    """A group that says in one bar that it was not measured where there is no lab."""
+
+    def measured() -> list[Bar]:
+        if why := missing():
+            return [Bar(name, None, "", "measured", False, 0, "", f"not measured: {why}")]
+        began = time.monotonic()
+        try:
+            return group(stage())
+        finally:
+            print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+
+    measured.__name__ = name
+    return measured
+
+
+def split(on: Stage) -> list[Bar]:
+    """F1: shares of 3,000 requests without cookies at three weights, against the router's own arithmetic."""
+    rows = on.spread(WEIGHTS, _split)
+    raw = keep("rollout-lab-split", rows)
+    good = sum(not row["wrong"] for row in rows)
+    note = "1, 10 and 50 %, one endpoint each; the local target has six weights and three sets of endpoints"
+    return [exactly("shares within 3 sigma on the lab (F1)", good, len(WEIGHTS), "splits", raw=raw, note=note)]
+
+
+def _split(lane: Lane, weight: int) -> dict[str, Any]:
+    weights = {"blue": 100 - weight, "green": weight}
+    lane.reset()
+    lane.split(weights)
+    eventually(lambda: lane.answers(300)["green"], 60)
+    found, share = lane.answers(REQUESTS), expected_shares(weights, {"blue": 1, "green": 1})["green"]
+    served = found["green"] / REQUESTS
+    within = abs(served - share) <= tolerance(share, REQUESTS) and found["blue"] + found["green"] == REQUESTS
+    return {
+        "asked": weight / 100, "given": share, "served": served, "answers": dict(found),
+        "wrong": [] if within else ["outside"],
+    }  # fmt: skip
+
+
+def lost(on: Stage) -> list[Bar]:
+    """F3, and F2 on the way: up to half, back, up to all, again and again, under load.
+
+    The Task's code within this process against the lab's API: a pod for each of some forty shifts would load the node
+    more than the clients do. Every cycle ends with the other colour live, and the next one goes back.
+    """
+    lane, rows = on.lanes[0], []
+    start = lane.reset()
+    with Load(lane.target.router, lane.route().host, LOST_PER_SECOND) as load:
+        while len(load.answers) < LOST_REQUESTS:
+            rows.append(_cycle(lane, load))
+    asked, bad = len(load.answers), [a for a in load.answers if not 200 <= a[2] < 300]
+    kinds = {kind: sum(a[1] == kind for a in load.answers) for kind in ("new", "kept", "jar")}
+    statuses = [{"kind": kind, "status": status} for _, kind, status, _ in bad]
+    wrong = on.wrong(lane, start)
+    raw = keep(
+        "rollout-lab-lost", {"cycles": rows, "asked": kinds, "bad": statuses, "errors": load.lost, "history": wrong}
+    )
+    bound = chi2.ppf(0.95, 2 * len(bad) + 2) / 2 / asked  # of a Poisson rate; 3/n where none was lost
+    shifts, slowest = 3 * len(rows), max(row["last_canary_answer"] for row in rows)
+    return [
+        at_most("requests lost in shifts on the lab (F3)", len(bad), 0, f"of {asked}", n=asked, raw=raw,
+                note=f"at most {bound:.1e} at 95 %; {shifts} shifts by the Task's code in process; 100,000 wanted"),
+        at_most("last canary answer on the lab (F2)", slowest, 7, "s", n=len(rows), raw=raw,
+                note=f"slowest of {len(rows)} rollbacks; 30 are asked for"),
+        at_most("API write of a rollback on the lab (F2)", max(r["write"] for r in rows), 1, "s", n=len(rows), raw=raw),
+        exactly("cycles under load that end as they should (F3)", 0 if wrong else sum(r["sound"] for r in rows),
+                len(rows), "cycles", raw=raw),
+    ]  # fmt: skip
+
+
+def _cycle(lane: Lane, load: Load) -> dict[str, Any]:
+    """One cycle: the colour that is idle gets half of the traffic, loses it, and gets all of it."""
+    live = lane.route().live
+    assert live, "a cycle begins with one live colour"
+    idle = other(live)
+    half = lane.shifter(idle, weight=50).shift()
+    times: list[float] = []
+    back = lane.shifter("previous")
+    write = back.routes.write
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+        times.append(time.monotonic())
+        done = write(*arguments, **options)
+        times.append(time.monotonic())
+        return done
+
+    back.routes.write = timed  # type: ignore[method-assign]
+    rolled = back.shift()
+    time.sleep(2)  # whoever still answers as the canary after the verification is to be seen
+    until, digest = time.monotonic(), lane.digests[idle]
+    after = [at for at, _, _, who in load.answers if who == digest and times[0] < at <= until]
+    whole = lane.shifter(idle).shift()
+    ends = [half["outcome"], rolled["outcome"], whole["outcome"]]
+    return {
+        "canary": idle, "outcomes": ends, "write": times[1] - times[0], "sound": ends == ["shifted"] * 3,
+        "last_canary_answer": max(after, default=times[0]) - times[0],
+    }  # fmt: skip
+
+
+GROUPS: dict[str, Group] = {
+    name: on_lab(name, group)
+    for name, group in {
+        "lab-split": split,
+        "lab-lost": lost,
+        "lab-live": rollout_lab_live.live,
+        "lab-crash": rollout_lab_faults.crash,
+        "lab-rivals": rollout_lab_faults.rivals,
+        "lab-ambiguous": rollout_lab_faults.ambiguous,
+        "lab-foreign": rollout_lab_faults.foreign,
+        "lab-deadman": rollout_lab_deadman.deadman,
+    }.items()
+}

@@ -1,0 +1,52 @@
+"""Clients of a Route beside a block, and what became of each of their requests."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import httpx
+
+from isotherm import contract
+
+
+class Load:
+    """Clients at a fixed rate: on new connections, on one that is kept, and some with a cookie jar each."""
+
+    def __init__(self, router_url: str, host: str, per_second: float, jars: int = 50) -> None:
+        self._url = router_url + "/predict-temperature?x=0.5&y=0.5&t=0.1"
+        self._host = {"Host": host}
+        self._pause, self._jars = 1 / per_second, jars
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(kind,)) for kind in ("new", "kept", "jar")]
+        self.answers: list[tuple[float, str, int, str]] = []  # time, kind, status (0: none), digest
+        self.lost: list[str] = []
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, kind: str) -> None:
+        clients = [httpx.Client(trust_env=False, timeout=10) for _ in range(self._jars if kind == "jar" else 1)]
+        number, due = 0, time.monotonic()
+        while not self._ended.wait(max(0.0, due - time.monotonic())):
+            # By the clock, not by pauses: a slow answer does not slow the clients down.
+            due = max(due + 3 * self._pause, time.monotonic() - 1)
+            client = clients[number % len(clients)]
+            number += 1
+            headers = self._host | ({"Connection": "close"} if kind == "new" else {})
+            try:
+                answer = client.get(self._url, headers=headers)
+                status, digest = answer.status_code, answer.headers.get(contract.HEADER_MODEL_DIGEST, "")
+            except httpx.HTTPError as error:
+                status, digest = 0, ""
+                self.lost.append(f"{kind}: {type(error).__name__} {error}")
+            self.answers.append((time.monotonic(), kind, status, digest))
+        for client in clients:
+            client.close()
