@@ -67,7 +67,7 @@ bench-events:  ## Measure every bar of the events on the lab and write build/ben
 	@$(LAB) up
 	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/bench_events.py $(ONLY)
 
-bench-rollout:  ## Measure the bars of a traffic shift on the local target and write build/bench/rollout.json (ONLY="gate crash"; ONLY=argo: on the lab)
+bench-rollout:  ## Measure the bars of a traffic shift on the local target, and on the lab that is up, into build/bench/rollout.json (ONLY="gate lab-crash"; ONLY=argo)
 	@$(PYTHON) scripts/setup.py test
 	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/bench_rollout.py $(ONLY)
 

@@ -245,7 +245,7 @@ def stage(count: int = LANES) -> Iterator[Stage]:
     try:
         with reach.namespace(NAMESPACE, reach.RESTRICTED), Written(target.kubeconfig, {NAMESPACE}, names) as written:
             space = Space(target, NAMESPACE)
-            space.apply(lab_objects.catalog(names))
+            space.apply(lab_objects.catalog(names, NAMESPACE))
             for lane in lanes:
                 lane.folder.mkdir()
                 space.apply(lab_objects.lane(lane.name, lane.services, lane.digests))

@@ -32,16 +32,24 @@ def task() -> Object:
     return found
 
 
-def catalog(lanes: Mapping[str, routes.Services]) -> Iterator[Object]:
+def catalog(lanes: Mapping[str, routes.Services], namespace: str) -> Iterator[Object]:
     """Task route-shift with its rights, the guard of these Routes, and the light predictor's program."""
     yield task()
-    yield from _documents("tasks/route-shift/rbac.yaml")
+    for found in _documents("tasks/route-shift/rbac.yaml"):
+        yield _bound(found, namespace)
     for found in _documents("rollout/guard.yaml"):
-        yield _guarding(found, lanes)
+        yield _guarding(_bound(found, namespace), lanes)
     yield {
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": SCRIPT},
         "data": {PROGRAM.name: PROGRAM.read_text()},
     }  # fmt: skip
+
+
+def _bound(found: Object, namespace: str) -> Object:
+    """A RoleBinding names its accounts' namespace, as kustomize fills it in."""
+    for subject in found.get("subjects", []):
+        subject["namespace"] = namespace
+    return found
 
 
 def _guarding(found: Object, lanes: Mapping[str, routes.Services]) -> Object:

@@ -2,7 +2,7 @@
 
 Usage   python rival.py SECONDS   (waits for a line on stdin; then tries again and again while others are at it)
 Reads   the environment of Task route-shift
-Writes  ends.json in REPORTS_DIR: how each try ended
+Writes  ends.json in REPORTS_DIR: how its tries ended, each end that differs from the one before
 """
 
 from __future__ import annotations
@@ -37,19 +37,23 @@ def claim() -> None:
 def main(seconds: float) -> None:
     """Claim and shift until that works or the time is over."""
     ends: list[str] = []
+    pause = 0.5
     sys.stdin.readline()
     deadline = time.monotonic() + seconds
     while True:
         try:
             claim()
             shift.run()
-            ends.append(Path(os.environ["RESULT_OUTCOME"]).read_text())
+            end = Path(os.environ["RESULT_OUTCOME"]).read_text()
         except tekton.TaskError as error:
-            ends.append(f"refused: {error.what[:200]}")
+            end = f"refused: {error.what[:200]}"
+        ends += [] if ends[-1:] == [end] else [end]
         Path(os.environ["REPORTS_DIR"], "ends.json").write_text(json.dumps(ends))
         if not ends[-1].startswith("refused") or time.monotonic() > deadline:
             return
-        time.sleep(0.3 + 0.7 * random.random())
+        # Five who come back at once take the colour from each other for ever.
+        pause = min(8.0, 2 * pause)
+        time.sleep(pause * random.random())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import atexit
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,7 @@ import lab_lanes
 import rollout_lab_deadman
 import rollout_lab_faults
 import rollout_lab_live
-from bars import Bar, at_most, exactly, keep
+from bars import ROOT, Bar, at_most, exactly, keep, log
 from lab import parts
 from lab.part import Lab, LabError
 from lab_lanes import Lane, Stage
@@ -63,11 +63,13 @@ def on_lab(name: str, group: Callable[[Stage], list[Bar]]) -> Group:
     def measured() -> list[Bar]:
         if why := missing():
             return [Bar(name, None, "", "measured", False, 0, "", f"not measured: {why}")]
-        began = time.monotonic()
-        try:
-            return group(stage())
-        finally:
-            print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+        on, began = stage(), time.monotonic()
+        path = log(f"{name}.log")
+        # What so many shifts at once say is no use on a screen.
+        with path.open("w") as said, redirect_stdout(said):
+            found = group(on)
+        print(f"{name}: {time.monotonic() - began:.0f} s, {path.relative_to(ROOT)}", flush=True)
+        return found
 
     measured.__name__ = name
     return measured

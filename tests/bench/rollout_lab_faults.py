@@ -36,7 +36,7 @@ WRITES = (
 POINTS = 60
 RIVAL = Path(__file__).with_name("rival.py")
 TAKEN_BACK_SECONDS = 30.0  # expiry, the guard's poll, and a busy node
-LIFE_SECONDS = 120.0
+LIFE_SECONDS = 150.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _round(on: Stage, lane: Lane, number: int) -> Row:
     try:
         for name in names:
             given = params(lane, name, step_weights="20", bake_seconds="2")
-            running[name] = Driver(lane, lane.kubeconfig, given, (str(RIVAL), "60"))
+            running[name] = Driver(lane, lane.kubeconfig, given, (str(RIVAL), "90"))
         for one in running.values():
             one.go()
         stopped, holding = _stop_one(lane, running, rng, hold=bool(number % 2))

@@ -78,7 +78,7 @@ def live(on: Stage) -> list[Bar]:
     table = [_told(case, [row for row in rows if row.get("case") == case.name]) for case in CASES]
     raw = keep("rollout-lab-live", {"kinds": table, "rollouts": rows})
     for line in table:
-        print("lab-live:", ", ".join(f"{name} {value}" for name, value in line.items()), flush=True)
+        print(", ".join(f"{name} {value}" for name, value in line.items()), file=sys.stderr, flush=True)
     done = [row for row in rows if "verdict" in row]
     whole = len(done) == count
     wrong = sum(row["verdict"] not in row["right"] for row in done)

@@ -155,12 +155,12 @@ class Door:
     def _write(self, verb: str, body: dict[str, Any]) -> str:
         if verb == "POST":
             return "event"
-        if "spec" in body:
+        notes = body["metadata"]["annotations"]
+        if contract.ANNOTATION_SHIFT_TOKEN in notes:
             backends = [body["spec"]["to"], *(body["spec"]["alternateBackends"] or [])]
             self.share = sum(one["weight"] for one in backends if one["name"] == self.lane.services["green"])
             return f"weights {self.share}"
-        expires = body["metadata"]["annotations"].get(contract.ANNOTATION_SHIFT_EXPIRES, "")
-        return "confirm" if expires is None else f"heartbeat at {self.share}"
+        return "confirm" if notes[contract.ANNOTATION_SHIFT_EXPIRES] is None else f"heartbeat at {self.share}"
 
 
 class _Passing(BaseHTTPRequestHandler):
