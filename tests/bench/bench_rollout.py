@@ -146,7 +146,7 @@ ON_THE_LAB = ("argo",)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the groups named, or all that need no lab."""
+    """Run the groups named, or all but those that are run only when named."""
     unknown = set(arguments) - GROUPS.keys()
     if unknown:
         print(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}", file=sys.stderr)
