@@ -112,6 +112,8 @@ def lost(on: Stage) -> list[Bar]:
     asked, bad = len(load.answers), [a for a in load.answers if not 200 <= a[2] < 300]
     kinds = {kind: sum(a[1] == kind for a in load.answers) for kind in ("new", "kept", "jar")}
     statuses = [{"kind": kind, "status": status} for _, kind, status, _ in bad]
+    # A kept connection that a reload of the router closes may take a request with it; a new one must not.
+    told = ", ".join(f"{sum(a[1] == kind for a in bad)} of {count} {kind}" for kind, count in kinds.items())
     wrong = on.wrong(lane, start)
     raw = keep(
         "rollout-lab-lost", {"cycles": rows, "asked": kinds, "bad": statuses, "errors": load.lost, "history": wrong}
@@ -120,7 +122,7 @@ def lost(on: Stage) -> list[Bar]:
     shifts, slowest = 3 * len(rows), max(row["last_canary_answer"] for row in rows)
     return [
         at_most("requests lost in shifts on the lab (F3)", len(bad), 0, f"of {asked}", n=asked, raw=raw,
-                note=f"at most {bound:.1e} at 95 %; {shifts} shifts by the Task's code in process; 100,000 wanted"),
+                note=f"at most {bound:.1e} at 95 %; lost {told}; {shifts} shifts in process; 100,000 wanted"),
         at_most("last canary answer on the lab (F2)", slowest, 7, "s", n=len(rows), raw=raw,
                 note=f"slowest of {len(rows)} rollbacks; 30 are asked for"),
         at_most("API write of a rollback on the lab (F2)", max(r["write"] for r in rows), 1, "s", n=len(rows), raw=raw),
