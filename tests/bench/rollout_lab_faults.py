@@ -59,17 +59,23 @@ def crash(on: Stage) -> list[Bar]:
     before = on.lanes[0].objects()
 
     def work(lane: Lane, point: Point) -> Row:
-        return _crashed(on, lane, point, before)
+        """On a node that is short of time the guard may be faster than a driver that lives: then once more."""
+        row = _crashed(on, lane, point, before)
+        if row["reached"] or row["wrong"]:
+            return row
+        return _crashed(on, lane, point, before) | {"before": row}
 
-    rows = on.spread(points(), work)
+    rows = on.spread(points(), work, lanes=4)
     raw = keep("rollout-lab-crash", rows)
-    good, ran = sum(not row["wrong"] for row in rows), [row for row in rows if "events" in row]
+    good = sum(not row["wrong"] and row["reached"] for row in rows)
+    ran = [row for row in rows if "events" in row]
     added = sum(len(row["added"]) for row in ran)
     note = (
         f"SIGKILL of the program at a door before the API; every kind of its writes; "
         f"{sum(row['again'] for row in ran)} times the same run again (the guard came before "
         f"{sum(row['again'] and row['guarded'] for row in ran)} of them), else the guard alone; "
-        f"{sum(row['events'] for row in ran)} Events besides"
+        f"{sum(row['events'] for row in ran)} Events besides; {sum('before' in row for row in ran)} points were tried "
+        f"twice, as the guard took a living driver's shift back before"
     )
     return [
         exactly("crash points on the lab that end legal (F7)", good, POINTS, "points", raw=raw, note=note),
@@ -95,15 +101,15 @@ def _crashed(on: Stage, lane: Lane, point: Point, before: set[str]) -> Row:
     # Where the guard was faster than the second run, that one must have seen it and said so.
     guarded = end.holder == shifts.GUARD
     wrong = [*on.wrong(lane, start, UID, steps=STEPS), lane.legal()]
-    wrong += [] if died else [f"it did not come to {point.write}"]
     if point.again and (status == 0) != (end.live == "green" and not guarded):
         wrong.append(f"the second run ended with {status}, the Route with {routes.describe(end.weights)}: {said}")
     if status != 0 and not guarded:
         wrong.append(f"the second run failed by itself: {said}")
     wrong += [f"{one} came" for one in added]
     return {
-        "write": point.write, "after": point.after, "again": point.again, "writes": first, "guard_seconds": waited,
-        "guarded": guarded, "status": status, "added": added, "events": lane.events() - events, "said": said,
+        "write": point.write, "after": point.after, "again": point.again, "reached": died, "writes": first,
+        "guard_seconds": waited, "guarded": guarded, "status": status, "added": added,
+        "events": lane.events() - events, "said": said,
         "wrong": [one for one in wrong if one],
     }  # fmt: skip
 
