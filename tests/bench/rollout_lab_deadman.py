@@ -1,7 +1,9 @@
 """Orphaned shifts on the lab (F6): Task route-shift loses its program, its pod, its run, or who looks after it.
 
 A group of rollout_lab.py. The Deployment route-guard, as the catalog installs it, is all that is left to act. Where the
-controller or the kubelet stops, the program is killed as well: alone they hurt no shift, which two more runs show.
+controller or the kubelet stops, the program is killed as well: alone they hurt no shift, which two more runs show. A pod
+that is deleted orphans its shift only where no controller is there: Tekton starts the TaskRun in another pod, which goes
+on with what the first one left; two more runs show that.
 """
 
 from __future__ import annotations
@@ -117,21 +119,22 @@ class Case:
 
 CASES = (
     Case(10, program_killed), Case(50, program_killed), Case(100, program_killed),
-    Case(10, pod_deleted), Case(50, pod_deleted),
     Case(25, run_deleted), Case(50, run_deleted),
-    Case(25, run_cancelled),
-    Case(25, program_killed, no_controller),
+    Case(10, run_cancelled), Case(25, run_cancelled),
+    Case(25, program_killed, no_controller), Case(25, pod_deleted, no_controller),
     Case(50, program_killed, no_kubelet),
 )  # fmt: skip
-ALIVE = (Case(25, nothing, no_controller), Case(50, nothing, no_kubelet))
+CARRIED_ON = (
+    Case(25, nothing, no_controller), Case(50, nothing, no_kubelet), Case(10, pod_deleted), Case(50, pod_deleted),
+)  # fmt: skip
 
 
 def deadman(on: Stage) -> list[Bar]:
-    """F6: ten orphaned shifts at four steps, and two whose platform is away while they live on."""
+    """F6: ten orphaned shifts at four steps, and four that are not orphaned by what happens and go on."""
     lane = on.lanes[0]
     rows = on.spread(enumerate(CASES), lambda _, job: _orphaned(on, lane, *job), lanes=1)
-    alive = on.spread(enumerate(ALIVE), lambda _, job: _alive(on, lane, *job), lanes=1)
-    raw = keep("rollout-lab-deadman", {"orphaned": rows, "alive": alive})
+    others = on.spread(enumerate(CARRIED_ON), lambda _, job: _carried_on(on, lane, *job), lanes=1)
+    raw = keep("rollout-lab-deadman", {"orphaned": rows, "carried on": others})
     told = [row for row in rows if "seconds" in row]
     slowest, latest = (max((row[key] for row in told), default=float("inf")) for key in ("seconds", "after_expiry"))
     note = (
@@ -141,8 +144,8 @@ def deadman(on: Stage) -> list[Bar]:
     return [
         exactly("orphaned shifts on the lab taken back in time (F6)", sum(not row["wrong"] for row in rows), len(CASES),
                 "runs", raw=raw, note=note),
-        exactly("shifts that outlive controller and kubelet (F6)", sum(not row["wrong"] for row in alive), len(ALIVE),
-                "runs", raw=raw),
+        exactly("shifts that go on and end well all the same (F6)", sum(not row["wrong"] for row in others),
+                len(CARRIED_ON), "runs", raw=raw, note="controller away, kubelet stopped, pod deleted at two steps"),
     ]  # fmt: skip
 
 
@@ -213,14 +216,15 @@ def _after_expiry(history: list[routes.Route], now: datetime) -> float:
     return (now - noted[-1]).total_seconds() if noted else float("inf")
 
 
-def _alive(on: Stage, lane: Lane, number: int, case: Case) -> Row:
-    start, name = lane.reset(), f"alive-{number}"
-    with _at_step(on, lane, name, case):
+def _carried_on(on: Stage, lane: Lane, number: int, case: Case) -> Row:
+    start, name = lane.reset(), f"carried-on-{number}"
+    with _at_step(on, lane, name, case) as act:
         with case.within(on):
-            took = wait_for(lambda: not lane.route().shifting, 60)
-        end = lane.route()
-        told = on.space.wait(name, 120).succeeded if end.live == "green" else False
-    holders = {version.holder for version in on.history(lane, start)} - {""}
+            act()
+            # Where the guard is faster than Tekton's second pod, that one begins anew.
+            took = wait_for(lambda: lane.route().live == "green" and not lane.route().shifting, 120)
+        succeeded = on.space.wait(name, 120).succeeded
+    holders = {version.holder for version in on.history(lane, start)} - {"", shifts.GUARD}
     wrong = [*on.wrong(lane, start, *holders, steps=STEPS), lane.legal(ALL_GREEN)]
-    wrong += [] if told else ["the run is not told as Succeeded"]
+    wrong += [] if succeeded else ["the run is not told as Succeeded"]
     return {"case": case.name, "step": case.step, "seconds": took, "wrong": [one for one in wrong if one]}
