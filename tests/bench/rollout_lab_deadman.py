@@ -1,9 +1,9 @@
 """Orphaned shifts on the lab (F6): Task route-shift loses its program, its pod, its run, or who looks after it.
 
 A group of rollout_lab.py. The Deployment route-guard, as the catalog installs it, is all that is left to act. Where the
-controller or the kubelet stops, the program is killed as well: alone they hurt no shift, which two more runs show. A pod
-that is deleted orphans its shift only where no controller is there: Tekton starts the TaskRun in another pod, which goes
-on with what the first one left; two more runs show that.
+controller or the kubelet stops, the program is killed as well: alone they hurt no shift, which two more runs show. A
+pod that is deleted orphans its shift only where no controller is there: Tekton starts the TaskRun in another pod, which
+goes on with what the first one left; two more runs show that.
 """
 
 from __future__ import annotations
