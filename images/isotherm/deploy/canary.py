@@ -108,10 +108,13 @@ class Canary:
         self._models = Models(target, routes.other(target), digests)
         latency = settings.latency_seconds
         self._probes = (
-            probes.Probes(cluster, services, per_second=settings.probes_per_second, latency_seconds=latency)
+            probes.Probes(
+                cluster, services, per_second=settings.probes_per_second, latency_seconds=latency,
+                look_seconds=settings.pace.interval,
+            )
             if settings.probes_per_second
             else None
-        )
+        )  # fmt: skip
         source: Source = counters.Endpoints(cluster, services, latency)
         if settings.prometheus_url:
             models = {

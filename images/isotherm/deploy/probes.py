@@ -36,14 +36,16 @@ class Probes:
     """Asks both colours, and keeps counters of the answers as the predictors keep theirs of the clients'."""
 
     def __init__(
-        self, cluster: kube.Cluster, services: routes.Services, *, per_second: float, latency_seconds: float
-    ) -> None:
+        self, cluster: kube.Cluster, services: routes.Services, *, per_second: float, latency_seconds: float,
+        look_seconds: float,
+    ) -> None:  # fmt: skip
         import httpx
 
         self._cluster = cluster
         self._services = services
         self._per_second = per_second
         self._latency_seconds = latency_seconds
+        self._look_seconds = look_seconds
         self._client = httpx.Client(
             headers={contract.HEADER_PROBE: "route-shift"}, timeout=ANSWER_SECONDS, trust_env=False
         )
@@ -58,8 +60,12 @@ class Probes:
         self._client.close()
 
     def send(self, seconds: float) -> None:
-        """Ask each colour as often as its rate asks for in this time. An endpoint that does not answer is an error."""
+        """Ask each colour as often as its rate asks for in this time. An endpoint that does not answer is an error.
+
+        Models so slow that a look would end late are asked less: who waits for answers does not renew the shift.
+        """
         self._owed += self._per_second * seconds
+        deadline = time.monotonic() + self._look_seconds
         found = {colour: readiness.ready(self._cluster, service) for colour, service in self._services.items()}
         while self._owed >= 1:
             self._owed -= 1
@@ -67,6 +73,8 @@ class Probes:
             for colour, endpoints in found.items():
                 if endpoints:
                     self._ask(colour, endpoints[number % len(endpoints)].url, number)
+            if time.monotonic() > deadline:
+                self._owed = 0.0
 
     def read(self, colour: str) -> Reading | None:
         """The counters of a colour; None where no endpoint was ready to be asked."""
