@@ -177,6 +177,7 @@ class Target:
             "DRIVER": "route", "ROUTE": self.model_name, "ROUTER_URL": self.router_url,
             "SERVICE_BLUE": "blue", "SERVICE_GREEN": "green",
             "PREDICTOR_REPLICAS": "1", "PREDICTOR_CPU": "250m", "PREDICTOR_MEMORY": "512Mi",
+            "PREDICTION_LOG_CLAIM": "",
             "REPORTS_DIR": str(self.reports), "MLFLOW_URI": self.mlflow_url, "MODEL_STORE_DIR": str(self.store),
             **{f"RESULT_{name.upper()}": str(results / name) for name in names},
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +44,7 @@ def name(mlflow_url: str, tmp_path: Path) -> str:
         alias=contract.ALIAS_CHALLENGER, model_name=made, model_uri=uri, model_digest=DIGEST, run_id=run_id,
         expected_champion="", mlflow_uri=mlflow_url, pipeline_run="run-1",
     )  # fmt: skip
-    register.run(env, None, None)
+    register.run(env, None, None, lambda: nullcontext(lambda: None))
     return made
 
 
