@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from lab import golang, mlflow, policies
+from lab import golang, lifecycle, mlflow, policies
 from lab.part import Lab
 from waiting import eventually
 
@@ -86,9 +86,8 @@ def test_the_policies_hold_where_they_are_enforced_and_only_there(events: Events
 
     lab = Lab()
     assert set(seen().values()) == {True}, "without an enforcer nothing is kept away: a policy alone proves nothing"
-    policies.start(lab)
     try:
-        eventually(lambda: not policies.ready(lab), 60, every=1)
+        lifecycle.up(lab, [policies.PART.name])
         eventually(lambda: seen() == wanted, 60, every=2)
         events.send("schedule", [("scheduled", "202611240001")])
         name = "schedule-inverse-heat-pinn-202611240001"
