@@ -95,7 +95,9 @@ def may(review: Callable[..., Any]) -> May:
 @pytest.mark.parametrize("account", ACCOUNTS)
 def test_an_account_may_do_what_its_role_says_here_and_nowhere_else(may: May, account: str) -> None:
     granted = rules(account, *files(account))
-    assert bool(granted) == (account in ("event-admit", "kserve-deploy", "mlflow-register", "route-shift", "shadow-replay"))
+    assert bool(granted) == (
+        account in ("event-admit", "kserve-deploy", "mlflow-register", "route-shift", "shadow-replay")
+    )
     for group, resource, verb, name in granted:
         assert may(account, resource, verb, group, name), (resource, verb, name)
         assert not may(account, resource, verb, group, name, namespace="default")
