@@ -29,7 +29,12 @@ def program(name: str, module: str) -> str | None:
 
 
 def run(
-    command: list[str], stdin: str | None = None, *, check: bool = True, folder: Path | None = None
+    command: list[str],
+    stdin: str | None = None,
+    *,
+    check: bool = True,
+    folder: Path | None = None,
+    seconds: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run a client against the cluster; fails with what it said."""
     environment = {**os.environ, "KUBECONFIG": kubeconfig()}
@@ -40,16 +45,19 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=seconds,
         cwd=folder,
     )
     assert not check or done.returncode == 0, f"{' '.join(command)[-200:]}: {done.stderr.strip()[-800:]}"
     return done
 
 
-def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+def kubectl(
+    *arguments: str, stdin: str | None = None, check: bool = True, seconds: float = 120
+) -> subprocess.CompletedProcess[str]:
     """Run kubectl."""
-    return run([program("kubectl", "kubernetes") or "kubectl", *arguments], stdin, check=check)
+    command = [program("kubectl", "kubernetes") or "kubectl", *arguments]
+    return run(command, stdin, check=check, seconds=seconds)
 
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -58,7 +66,8 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 @contextmanager
 def namespace(name: str, labels: dict[str, str] | None = None) -> Iterator[str]:
     """A namespace, deleted afterwards."""
-    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true")
+    # Of a session that ended a moment ago it may still be full: its listeners and hundreds of runs take minutes.
+    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true", seconds=300)
     found = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}}
     kubectl("apply", "-f", "-", stdin=json.dumps(found))
     try:
