@@ -117,21 +117,29 @@ def test_a_pinned_digest_reaches_the_step_its_image_ref_and_the_predictor(tmp_pa
     assert default(objects, "predictor-image") == f"registry.example/pinn-api@{digest}"
 
 
-def test_with_openshifts_builds_every_step_and_the_predictor_take_what_was_built_here(tmp_path: Path) -> None:
+def with_component(tmp_path: Path, component: str) -> str:
+    """Overlay dev with one more component, listed last, as kustomize renders it."""
     copy = tmp_path / "checkout"
     for room in ("tasks", "pipelines", "rollout", "triggers", "overlays"):
         shutil.copytree(ROOT / room, copy / room)
     path = copy / "overlays" / "dev" / "kustomization.yaml"
-    path.write_text(f"{path.read_text()}  - ../components/openshift\n")
+    path.write_text(f"{path.read_text()}  - ../components/{component}\n")
     try:
         command = gotools.kustomize(ROOT / "scripts" / "schemas")
-        done = subprocess.run([*command, str(path.parent)], capture_output=True, text=True, check=True)
-        (copy / "rendered.yaml").write_text(done.stdout)
-        accepted = complaints(Catalog(ROOT), [copy / "rendered.yaml"])
+    except gotools.Missing as error:
+        pytest.skip(str(error))
+    return subprocess.run([*command, str(path.parent)], capture_output=True, text=True, check=True).stdout
+
+
+def test_with_openshifts_builds_every_step_and_the_predictor_take_what_was_built_here(tmp_path: Path) -> None:
+    text = with_component(tmp_path, "openshift")
+    (tmp_path / "rendered.yaml").write_text(text)
+    try:
+        accepted = complaints(Catalog(ROOT), [tmp_path / "rendered.yaml"])
     except gotools.Missing as error:
         pytest.skip(str(error))
     assert accepted == []
-    objects = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(done.stdout)}
+    objects = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(text)}
     built = {item["spec"]["output"]["to"]["name"] for (kind, _), item in objects.items() if kind == "BuildConfig"}
     steps = [item["spec"]["steps"][0] for (kind, _), item in objects.items() if kind == "Task"]
     pods = [item["spec"]["template"]["spec"] for (kind, _), item in objects.items() if kind == "Deployment"]
@@ -141,17 +149,8 @@ def test_with_openshifts_builds_every_step_and_the_predictor_take_what_was_built
 
 
 def test_the_isvc_component_adds_rights_to_one_service_and_a_guard_over_it(tmp_path: Path) -> None:
-    copy = tmp_path / "checkout"
-    for room in ("tasks", "pipelines", "rollout", "triggers", "overlays"):
-        shutil.copytree(ROOT / room, copy / room)
-    path = copy / "overlays" / "dev" / "kustomization.yaml"
-    path.write_text(f"{path.read_text()}  - ../components/isvc-canary\n")
-    try:
-        command = gotools.kustomize(ROOT / "scripts" / "schemas")
-        done = subprocess.run([*command, str(path.parent)], capture_output=True, text=True, check=True)
-    except gotools.Missing as error:
-        pytest.skip(str(error))
-    objects = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(done.stdout)}
+    text = with_component(tmp_path, "isvc-canary")
+    objects = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(text)}
     [container] = objects["Deployment", "route-guard"]["spec"]["template"]["spec"]["containers"]
     environment = {one["name"]: one["value"] for one in container["env"]}
     wanted = guard.guarded(environment)

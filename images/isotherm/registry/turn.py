@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from isotherm import contract, kube, tekton
@@ -35,7 +35,6 @@ class Turn:
     holder: str
     seconds: float
     renewed: float = 0.0  # monotonic time before the write that renewed it
-    _ended: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
         """Raise `tekton.Unavailable` when the Lease may have passed to another writer; called before each write.
@@ -78,9 +77,9 @@ class Turn:
                 )
             time.sleep(random.uniform(0.5, 1.0) * POLL_SECONDS)  # noqa: S311 (jitter, no secret)
 
-    def renew(self) -> None:
-        """Renew until `release`; a Lease that another one holds by now is left alone."""
-        while not self._ended.wait(self.seconds / 3):
+    def renew(self, ended: threading.Event) -> None:
+        """Renew until `ended`; a Lease that another one holds by now is left alone."""
+        while not ended.wait(self.seconds / 3):
             began = time.monotonic()
             with suppress(tekton.Unavailable, kube.Conflict):
                 stored = self.cluster.get(kube.LEASE, self.name)
@@ -92,7 +91,6 @@ class Turn:
 
     def release(self) -> None:
         """Leave the Lease to the next one, who else would wait for its end."""
-        self._ended.set()
         with suppress(tekton.TaskError):
             stored = self.cluster.get(kube.LEASE, self.name)
             if stored is not None and stored["spec"].get("holderIdentity") == self.holder:
@@ -129,10 +127,13 @@ def held(
     """Hold the Lease of a model's registry; gives a function to call before each write (`Turn.check`)."""
     turn = Turn(cluster, contract.registry_lease(model_name), model_name, holder, seconds)
     turn.take(wait_seconds)
-    thread = threading.Thread(target=turn.renew, name="registry-lease", daemon=True)
+    ended = threading.Event()
+    thread = threading.Thread(target=turn.renew, args=(ended,), name="registry-lease", daemon=True)
     thread.start()
     try:
         yield turn.check
     finally:
-        turn.release()
+        # A renewal on its way would make the release lose its compare-and-set, and the next writer wait for nothing.
+        ended.set()
         thread.join(5)
+        turn.release()
