@@ -90,13 +90,17 @@ def inference_service(
     *, model_name: str, colour: str, digest: str, semver: str, data_version: str, claimed_by: str, storage_uri: str,
     size: Size,
 ) -> Object:  # fmt: skip
-    """InferenceService of one colour, serving one stored model."""
-    return _render(
+    """InferenceService of one colour, serving one stored model: its own annotations have the model's notes."""
+    rendered = _render(
         "inference-service", name=inference_service_name(model_name, colour), model_name=model_name, colour=colour,
-        digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by, storage_uri=storage_uri,
-        runtime=runtime_name(), replicas=size.replicas, cpu=size.cpu, memory=size.memory,
-        account=contract.PREDICTOR_ACCOUNT, log_claim=size.log_claim, log_mount=contract.PREDICTION_LOG_MOUNT,
+        digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by,
     )  # fmt: skip
+    own = predictor(
+        model_name=model_name, colour=colour, digest=digest, semver=semver, data_version=data_version,
+        claimed_by=claimed_by, storage_uri=storage_uri, size=size,
+    )  # fmt: skip
+    del own["annotations"]
+    return rendered | {"spec": {"predictor": own}}
 
 
 def split_service(*, name: str, model_name: str, notes: str, predictor: Object) -> Object:
@@ -109,7 +113,7 @@ def predictor(
     *, model_name: str, colour: str, digest: str, semver: str, data_version: str, claimed_by: str, storage_uri: str,
     size: Size,
 ) -> Object:  # fmt: skip
-    """One predictor of such an InferenceService, with its model's notes."""
+    """One predictor of an InferenceService, with its model's notes."""
     return _render(
         "predictor", colour=colour, digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by,
         storage_uri=storage_uri, runtime=runtime_name(), replicas=size.replicas, cpu=size.cpu, memory=size.memory,
