@@ -293,8 +293,8 @@ GO_MUTANTS = [
     Mutant("schema", TASK, "      capabilities: {drop: [ALL]}\n", "      capabilities: {drop: [ALL], add: [CHOWN]}\n"),
     Mutant("schema", TASK, "seccompProfile: {type: RuntimeDefault}", "seccompProfile: {type: Unconfined}"),
     # what kserve-deploy makes, against KServe's and OpenShift's schemas
-    Mutant("rendered", f"{TEMPLATES}/inference-service.yaml.j2", "minReplicas:", "minReplica:"),
-    Mutant("rendered", f"{TEMPLATES}/inference-service.yaml.j2", "storageUri:", "storageURI:"),
+    Mutant("rendered", f"{TEMPLATES}/predictor.yaml.j2", "minReplicas:", "minReplica:"),
+    Mutant("rendered", f"{TEMPLATES}/predictor.yaml.j2", "storageUri:", "storageURI:"),
     Mutant("rendered", f"{TEMPLATES}/serving-runtime.yaml.j2", "supportedModelFormats:", "modelFormats:"),
     Mutant("rendered", f"{TEMPLATES}/serving-runtime.yaml.j2", "        runAsNonRoot: true\n", ""),
     Mutant("rendered", f"{TEMPLATES}/service.yaml.j2", "targetPort:", "targetport:"),
