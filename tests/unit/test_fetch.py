@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def environment(repository: DataRepository, reports: Path, **changed: str) -> di
         "REVISION": "main",
         "DATA_PATH": PATH,
         "REMOTE_URL": "",
+        "ARRIVAL_TIMEOUT_SECONDS": "0",
         "DATA_DIR": str(repository.workspace),
         "REPORTS_DIR": str(reports),
         "DVC_CREDENTIALS_DIR": "",
@@ -167,6 +169,26 @@ def test_a_live_run_keeps_its_folder_while_another_clears_up(tmp_path: Path) -> 
         with store.preparing(tmp_path):
             assert one.is_dir()
             assert not (tmp_path / f"{store.PARTIAL}dead").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_another_run_clears_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = tempfile.mkdtemp, []
+
+    def interrupted(**where: object) -> str:
+        made.append(make(**where))
+        if len(made) == 1:
+            store._clear_abandoned(tmp_path)
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", interrupted)
+    with store.preparing(tmp_path) as folder:
+        assert len(made) == 2
+        assert folder.is_dir()
+        store._clear_abandoned(tmp_path)
+        assert folder.is_dir()
     assert list(tmp_path.iterdir()) == []
 
 

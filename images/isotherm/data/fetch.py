@@ -2,6 +2,7 @@
 
 Reads   REPO_URL, REVISION, DATA_PATH   data repository, branch, tag or commit, the dataset's folder in it
         REMOTE_URL                      another DVC remote than the repository's default (empty: the default)
+        ARRIVAL_TIMEOUT_SECONDS         how long the data may come after the commit (`git push` before `dvc push`)
         DATA_DIR, REPORTS_DIR           workspaces; DVC_CREDENTIALS_DIR and GIT_CREDENTIALS_DIR are optional
 Writes  DATA_DIR/<dataset_hash>/        the dataset, once, with dataset.json; REPORTS_DIR/fetch-data.json
 Results dataset-hash, data-version, data-git-sha
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ATTEMPTS = 4
+ARRIVAL_POLL_SECONDS = 5.0
+LONGEST_ARRIVAL_SECONDS = 1200.0  # the step's timeout is 1800 s, and the transfer comes after the wait
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,22 @@ class Request:
     remote_url: str = ""
     git_credentials: Path | None = None
     dvc_credentials: Path | None = None
+    arrival_timeout_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.arrival_timeout_seconds <= LONGEST_ARRIVAL_SECONDS:
+            what = f"param arrival-timeout-seconds is {self.arrival_timeout_seconds:g}"
+            raise tekton.BadInput(what, remedy=f"give seconds from 0 to {LONGEST_ARRIVAL_SECONDS:g}")
 
 
 def patiently(action: Callable[[], T], attempts: int) -> T:
-    """Try again after about 1, 2, 4 s while a service is unavailable, then raise what it raised."""
+    """Try again after about 1, 2, 4 s while a service is unavailable, then raise what it raised.
+
+    An object that the remote does not have (`remote.Absent`) is raised at once: `await_arrival` waits for it.
+    """
     import tenacity
+
+    from isotherm.data import remote
 
     def say(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -50,7 +65,9 @@ def patiently(action: Callable[[], T], attempts: int) -> T:
         print(f"attempt {state.attempt_number} of {attempts}: {why}; again in {wait:.1f} s", flush=True)
 
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(tekton.Unavailable),
+        retry=tenacity.retry_if_exception(
+            lambda error: isinstance(error, tekton.Unavailable) and not isinstance(error, remote.Absent)
+        ),
         stop=tenacity.stop_after_attempt(attempts),
         wait=tenacity.wait_exponential_jitter(initial=1, max=15, jitter=0.5),
         before_sleep=say,
@@ -58,6 +75,25 @@ def patiently(action: Callable[[], T], attempts: int) -> T:
     )
     result: T = retrying(action)
     return result
+
+
+def await_arrival(action: Callable[[], T], timeout_seconds: float) -> T:
+    """Repeat while the remote lacks an object, until the time is over; then raise what says which one is missing."""
+    from isotherm.data import remote
+
+    start, said = time.monotonic(), ""
+    while True:
+        try:
+            return action()
+        except remote.Absent as error:
+            waited = time.monotonic() - start
+            if waited >= timeout_seconds:
+                late = f" after {waited:.0f} s" if timeout_seconds else ""
+                raise remote.Absent(error.what + late, remedy=error.remedy) from None
+            if error.what != said:
+                said = error.what
+                print(f"{said}; it may come until {timeout_seconds:.0f} s after the start", flush=True)
+            time.sleep(min(ARRIVAL_POLL_SECONDS, timeout_seconds - waited))
 
 
 def fetch(request: Request, data: Path, attempts: int = ATTEMPTS) -> store.DatasetRecord:
@@ -84,7 +120,10 @@ def fetch(request: Request, data: Path, attempts: int = ATTEMPTS) -> store.Datas
         environment = repository.clean_environment(scratch / "home")
         environment |= remote.credentials_environment(request.dvc_credentials)
         with remote.only_environment(environment):
-            entries, cache = patiently(lambda: remote.transfer(out, where, partial), attempts)
+            entries, cache = await_arrival(
+                lambda: patiently(lambda: remote.transfer(out, where, partial), attempts),
+                request.arrival_timeout_seconds,
+            )
         staged = partial / out.dataset_hash
         record = stage(entries, cache, staged, request, snapshot.commit, out.dataset_hash, where.url)
         store.hand_over(staged, data, record)
@@ -162,12 +201,16 @@ def inputs() -> tuple[Request, Path]:
         revision=str,
         data_path=str,
         remote_url=str,
+        arrival_timeout_seconds=float,
         data_dir=Path,
         dvc_credentials_dir=Path | None,
         git_credentials_dir=Path | None,
     )
     secrets = (env.git_credentials_dir, env.dvc_credentials_dir)
-    return Request(env.repo_url, env.revision, env.data_path, env.remote_url, *secrets), env.data_dir
+    request = Request(
+        env.repo_url, env.revision, env.data_path, env.remote_url, *secrets, env.arrival_timeout_seconds
+    )  # fmt: skip
+    return request, env.data_dir
 
 
 def main() -> int:

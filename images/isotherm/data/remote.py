@@ -4,7 +4,8 @@ Input   a `repository.Snapshot`, the out's path, optionally another remote and a
 Output  `Out` (md5 of the listing, size), `Remote` (URL, options), the out's files in a private cache
 Safety  DVC works in a fresh repository whose configuration is ours; a listing is proved before DVC follows it, because
         DVC joins a listed md5 to a path as it stands; nothing is checked out
-Errors  `BadInput` (not tracked, remote or credentials wrong), `Refused` (listing wrong), `Unavailable` (try again)
+Errors  `BadInput` (not tracked, remote or credentials wrong), `Refused` (listing wrong), `Unavailable` (try again),
+        `Absent` (the remote answers, and an object is not there yet)
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ OPTIONS = ("endpointurl", "region", "profile")  # what a repository may say abou
 OPTION_VALUE = re.compile(r"[A-Za-z0-9._:/@-]{1,300}")
 NAME = "data"
 PROGRESS_SECONDS = 10.0
+PUSH = "run `dvc push` where the dataset was added"
+
+
+class Absent(tekton.Unavailable):
+    """The remote answers and lacks an object: `dvc push` comes after `git push`, or never."""
 
 
 class Out(BaseModel):
@@ -213,7 +219,7 @@ def transfer(out: Out, remote: Remote, scratch: Path) -> tuple[list[store.Entry]
     """Let DVC bring every object of an out into a cache under `scratch`.
 
     Returns the proved listing and the cache's folder of objects (`ab/cdef...`). The environment is the caller's
-    (`only_environment`). Raises `Unavailable` where an object is missing or the remote does not answer.
+    (`only_environment`). Raises `Absent` where an object is missing, `Unavailable` where the remote does not answer.
     """
     from dvc.exceptions import DownloadError
     from dvc.repo import Repo
@@ -234,7 +240,7 @@ def transfer(out: Out, remote: Remote, scratch: Path) -> tuple[list[store.Entry]
                 what = (
                     f"file {missing[0].relpath} of the dataset (md5 {missing[0].md5}) is not on the remote {remote.url}"
                 )
-                raise tekton.Unavailable(what, remedy="run `dvc push` where the dataset was added")
+                raise Absent(what, remedy=PUSH)
             with _progress(cache, out.size):
                 repo.fetch(targets=[str(root / "dataset.dvc")])
     except DownloadError as error:
@@ -275,7 +281,7 @@ def _listing(objects: Any, out: Out, remote: Remote) -> bytes:
         content: bytes = objects.fs.cat_file(objects.oid_to_path(out.md5))
     except FileNotFoundError:
         what = f"the dataset's listing {out.md5} is not on the remote {remote.url}"
-        raise tekton.Unavailable(what, remedy="run `dvc push` where the dataset was added") from None
+        raise Absent(what, remedy=PUSH) from None
     return content
 
 

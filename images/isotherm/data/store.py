@@ -163,14 +163,25 @@ def preparing(data: Path) -> Iterator[Path]:
     """Give a private folder inside the workspace, on the file system of the result; it is gone afterwards."""
     root = data.resolve(strict=True)
     _clear_abandoned(root)
-    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root))
-    lock = os.open(partial, os.O_RDONLY)
+    partial, lock = _locked_folder(root)
     try:
-        _try_lock(lock)
         yield partial
     finally:
         os.close(lock)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _locked_folder(root: Path) -> tuple[Path, int]:
+    """Make a folder and lock it. One that is new and not locked yet looks abandoned to another run, which may clear it."""
+    while True:
+        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root))
+        try:
+            lock = os.open(partial, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        if _try_lock(lock) and partial.exists():
+            return partial, lock
+        os.close(lock)
 
 
 def _try_lock(descriptor: int) -> bool:
