@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -301,6 +302,31 @@ def test_a_run_that_starts_again_claims_what_an_earlier_one_left(on_blue: Target
     with pytest.raises(tekton.Refused, match="claimed by PipelineRun run-10"):
         on_blue.shifter("green", two, "run-2").shift()
     assert on_blue.shifter("green", two, "run-10").shift()["outcome"] == "shifted"
+
+
+def test_of_two_first_deployments_the_one_that_lost_its_colour_gives_way_and_then_takes_the_other(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower one's endpoints are kept unready until the end, so that only the Route can end its wait."""
+    with started(tmp_path_factory.mktemp("rivals"), mlflow_url) as target, ThreadPoolExecutor(1) as beside:
+        slow, fast = target.register(ONE), target.register(TWO)
+        look = readiness.unready_endpoints
+        monkeypatch.setattr(
+            readiness, "unready_endpoints", lambda e, digest: "kept" if digest == slow.digest else look(e, digest)
+        )
+        waiting = beside.submit(target.deploy, slow, "run-1")
+        blue = f"{target.model_name}-blue"
+        while target.cluster.get(kube.INFERENCE_SERVICE, blue) is None:
+            assert not waiting.done(), waiting.exception()
+            time.sleep(0.02)
+        report = target.deploy(fast, "run-2")
+        assert (report["colour"], report["route_created"]) == ("blue", True)
+        with pytest.raises(kube.Conflict, match="PipelineRun run-2 took blue"):
+            waiting.result()
+        monkeypatch.undo()
+        again = target.deploy(slow, "run-1")
+        assert (again["colour"], again["route_created"]) == ("green", False)
+        assert target.route().weights == {"blue": 100, "green": 0}
 
 
 def test_programs_end_with_one_line_that_says_why(on_blue: Target) -> None:

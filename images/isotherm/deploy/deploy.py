@@ -184,7 +184,7 @@ def _carry_out(request: Request, cluster: kube.Cluster, prepared: Prepared, bund
     name, digest = prepared.inference_service, prepared.model.digest
     seconds = readiness.wait(
         cluster, name, prepared.workload, digest, prepared.claimed_by, request.ready_timeout_seconds, _say,
-        workload=prepared.workload,
+        workload=prepared.workload, beat=lambda: _give_way(request, cluster, prepared),
     )  # fmt: skip
     _say(f"{name} is ready after {seconds:.1f} s")
     found = readiness.endpoints(cluster, prepared.workload)
@@ -206,6 +206,28 @@ def _refuse_if_traffic_moved(request: Request, cluster: kube.Cluster, prepared: 
         raise kube.Conflict(
             f"{route} changed to {routes.describe(route.weights)} while this was planned",
             remedy="run again",
+        )
+
+
+def _give_way(request: Request, cluster: kube.Cluster, prepared: Prepared) -> None:
+    """End the wait for a colour that another run has taken, as soon as trying again finds the other colour free.
+
+    That is when the taker has moved the Route. Until then a new try would take the colour back, and so on in turns.
+    Raises `kube.Conflict`. With driver isvc the taker's write of the one InferenceService is a conflict already.
+    """
+    if request.driver == contract.DRIVER_ISVC or prepared.choice.outcome == "unchanged":
+        return
+    stored = cluster.get(kube.INFERENCE_SERVICE, prepared.inference_service)
+    taker = _note(stored, contract.ANNOTATION_CLAIMED_BY)
+    if taker in ("", request.run_uid):
+        return
+    route = routes.Routes(cluster, request.services).get(request.route)
+    before = prepared.route.weights if prepared.route else None
+    if route is not None and not route.shifting and route.weights != before:
+        raise kube.Conflict(
+            f"PipelineRun {taker} took {prepared.choice.colour} in the meantime and {route} has "
+            f"{routes.describe(route.weights)}",
+            remedy="run again: the other colour is free",
         )
 
 
