@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from isotherm_local import admission, router
 from isotherm_local.kinds import Object
@@ -18,6 +19,8 @@ from isotherm_local.kinds import Object
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 CERTIFICATE = "router.pem"
 HTTPS_PORT = 443
+# IngressController spec.idleConnectionTerminationPolicy; OpenShift's default first
+IDLE_CONNECTIONS = ("Immediate", "Deferred")
 
 GLOBAL = """\
 # Written by isotherm_local; changes are lost at the next reload.
@@ -50,7 +53,7 @@ backend no_route
 FRONTEND = """
 frontend {name}
   bind {bind}
-  http-request del-header Proxy
+{idle}  http-request del-header Proxy
   http-request set-header Host %[req.hdr(Host),lower]
 {rules}  use_backend %[req.hdr(Host),field(1,:),map({hosts})]
   default_backend no_route
@@ -59,11 +62,16 @@ frontend {name}
 
 @dataclass(frozen=True)
 class Listeners:
-    """Where HAProxy listens. Without a port for TLS (the local target) edge Routes are served as plain HTTP."""
+    """Where HAProxy listens. Without a port for TLS (the local target) edge Routes are served as plain HTTP.
+
+    `idle_connections` says what a reload does to kept connections: Immediate closes them, and a request that is on its
+    way then is lost; Deferred lets the old process answer one more request on each, by the old weights.
+    """
 
     http_port: int
     https_port: int | None = None
     address: str = "127.0.0.1"
+    idle_connections: str = IDLE_CONNECTIONS[0]
 
     @property
     def ports(self) -> dict[str, int]:
@@ -162,17 +170,18 @@ def _map(backends: Sequence[Backend]) -> str:
 
 def _frontends(listeners: Listeners) -> str:
     address, rules = listeners.address, ""
+    idle = "  option idle-close-on-response\n" if listeners.idle_connections == "Deferred" else ""
+    frontend = partial(FRONTEND.format, idle=idle)
     if listeners.https_port is None:
-        return FRONTEND.format(name="public", bind=f"{address}:{listeners.http_port}", rules="", hosts="hosts.map")
+        return frontend(name="public", bind=f"{address}:{listeners.http_port}", rules="", hosts="hosts.map")
     port = "" if listeners.https_port == HTTPS_PORT else f":{listeners.https_port}"
     rules = (
         f"  http-request redirect code 302 location https://%[req.hdr(Host),field(1,:)]{port}%[pathq]"
         " if { req.hdr(Host),field(1,:),map(redirects.map) -m found }\n"
     )
     bind = f"{address}:{listeners.https_port} ssl crt {CERTIFICATE} alpn h2,http/1.1"
-    return FRONTEND.format(
-        name="public", bind=f"{address}:{listeners.http_port}", rules=rules, hosts="hosts.map"
-    ) + FRONTEND.format(name="public_ssl", bind=bind, rules="", hosts="edge.map")
+    plain = frontend(name="public", bind=f"{address}:{listeners.http_port}", rules=rules, hosts="hosts.map")
+    return plain + frontend(name="public_ssl", bind=bind, rules="", hosts="edge.map")
 
 
 def endpoints(

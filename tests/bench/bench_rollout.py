@@ -2,7 +2,8 @@
 
 Usage: PYTHONPATH=tests:scripts:images python tests/bench/bench_rollout.py [GROUP ...]
 Groups: gate absence split rollback crash rivals foreign ambiguous deadman bites judges
-        lab-split lab-lost lab-live lab-crash lab-rivals lab-ambiguous lab-foreign lab-deadman; argo (only when named)
+        lab-split lab-lost lab-deferred lab-live lab-crash lab-rivals lab-ambiguous lab-foreign lab-deadman
+        argo (only when named)
 
 In this process and on the local target (embedded API, HAProxy, predictors); the groups lab-* (rollout_lab.py) on the
 lab, which has to be up: without it each of them is a bar that is missed. `argo` runs on the lab, beside Argo Rollouts:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ import rollout_lab_deadman
 import rollout_lab_faults
 import rollout_lab_live
 from bars import ROOT, Bar, at_most, exactly, keep, log
-from lab import parts
+from lab import parts, routes
 from lab.part import Lab, LabError
 from lab_lanes import Lane, Stage
 from rollout_load import Load
@@ -28,6 +28,7 @@ from waiting import eventually
 
 from isotherm.deploy.routes import other
 from isotherm.deploy.weights import expected_shares, tolerance
+from isotherm_local.translation import IDLE_CONNECTIONS
 
 Group = Callable[[], list[Bar]]
 NEEDED = ("kubelet", "tekton-pipelines", "kserve", "router", "catalog-images")
@@ -99,7 +100,33 @@ def _split(lane: Lane, weight: int) -> dict[str, Any]:
 
 
 def lost(on: Stage) -> list[Bar]:
-    """F3, and F2 on the way: up to half, back, up to all, again and again, under load.
+    """F3 and F2 with the router as OpenShift installs it: a reload closes the connections that clients keep."""
+    return _lost(on, "")
+
+
+def deferred(on: Stage) -> list[Bar]:
+    """F3 and F2 with idleConnectionTerminationPolicy Deferred: a kept connection gets one more answer."""
+    with _router(on, IDLE_CONNECTIONS[1]):
+        return _lost(on, ", router Deferred")
+
+
+@contextmanager
+def _router(on: Stage, idle_connections: str) -> Iterator[None]:
+    """Run the lab's router with another policy for idle connections; afterwards as it was."""
+    lab, router = Lab(), parts.TABLE["router"]
+    try:
+        router.stop(lab)
+        routes.start_with(lab, idle_connections)
+        eventually(lambda: not router.ready(lab), 60)
+        yield
+    finally:
+        router.stop(lab)
+        router.start(lab)
+        eventually(lambda: not router.ready(lab), 60)
+
+
+def _lost(on: Stage, how: str) -> list[Bar]:
+    """Go up to half, back, up to all, again and again, under load.
 
     The Task's code within this process against the lab's API: a pod for each of some forty shifts would load the node
     more than the clients do. Every cycle ends with the other colour live, and the next one goes back.
@@ -116,17 +143,19 @@ def lost(on: Stage) -> list[Bar]:
     told = ", ".join(f"{sum(a[1] == kind for a in bad)} of {count} {kind}" for kind, count in kinds.items())
     wrong = on.wrong(lane, start)
     raw = keep(
-        "rollout-lab-lost", {"cycles": rows, "asked": kinds, "bad": statuses, "errors": load.lost, "history": wrong}
+        f"rollout-lab-{'deferred' if how else 'lost'}",
+        {"cycles": rows, "asked": kinds, "bad": statuses, "errors": load.lost, "history": wrong},
     )
     bound = chi2.ppf(0.95, 2 * len(bad) + 2) / 2 / asked  # of a Poisson rate; 3/n where none was lost
     shifts, slowest = 3 * len(rows), max(row["last_canary_answer"] for row in rows)
     return [
-        at_most("requests lost in shifts on the lab (F3)", len(bad), 0, f"of {asked}", n=asked, raw=raw,
+        at_most(f"requests lost in shifts on the lab{how} (F3)", len(bad), 0, f"of {asked}", n=asked, raw=raw,
                 note=f"at most {bound:.1e} at 95 %; lost {told}; {shifts} shifts in process; 100,000 wanted"),
-        at_most("last canary answer on the lab (F2)", slowest, 7, "s", n=len(rows), raw=raw,
+        at_most(f"last canary answer on the lab{how} (F2)", slowest, 7, "s", n=len(rows), raw=raw,
                 note=f"slowest of {len(rows)} rollbacks; 30 are asked for"),
-        at_most("API write of a rollback on the lab (F2)", max(r["write"] for r in rows), 1, "s", n=len(rows), raw=raw),
-        exactly("cycles under load that end as they should (F3)", 0 if wrong else sum(r["sound"] for r in rows),
+        at_most(f"API write of a rollback on the lab{how} (F2)", max(r["write"] for r in rows), 1, "s", n=len(rows),
+                raw=raw),
+        exactly(f"cycles under load that end as they should{how} (F3)", 0 if wrong else sum(r["sound"] for r in rows),
                 len(rows), "cycles", raw=raw),
     ]  # fmt: skip
 
@@ -165,6 +194,7 @@ GROUPS: dict[str, Group] = {
     for name, group in {
         "lab-split": split,
         "lab-lost": lost,
+        "lab-deferred": deferred,
         "lab-live": rollout_lab_live.live,
         "lab-crash": rollout_lab_faults.crash,
         "lab-rivals": rollout_lab_faults.rivals,

@@ -28,7 +28,7 @@ from isotherm_local.haproxy import HAProxy, program
 from isotherm_local.kinds import Object
 from isotherm_local.routing import RouterController
 from isotherm_local.supervisor import LOG_LIMIT_BYTES, Children
-from isotherm_local.translation import Listeners, Snapshot
+from isotherm_local.translation import IDLE_CONNECTIONS, Listeners, Snapshot
 from lab import router_certificate
 from lab.router_watch import Watched
 
@@ -149,7 +149,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     router_certificate.install(folder, arguments.domain, arguments.bind, arguments.certificate)
     children = Children(folder / "children.json")
-    listeners = Listeners(arguments.http_port, arguments.https_port, arguments.bind)
+    listeners = Listeners(arguments.http_port, arguments.https_port, arguments.bind, arguments.idle_connections)
     haproxy = HAProxy(folder / "haproxy", listeners, children, program())
     controller = ClusterRouter(
         haproxy,
@@ -186,6 +186,8 @@ def main() -> int:
     parser.add_argument("--domain", default=admission.DOMAIN, help="generated hosts end in .apps.DOMAIN")
     parser.add_argument("--certificate", type=Path, help="PEM with key and certificate (default: a self-made one)")
     parser.add_argument("--reload-seconds", type=float, default=5.0, help="RELOAD_INTERVAL (default: %(default)s)")
+    parser.add_argument("--idle-connections", choices=IDLE_CONNECTIONS, default=IDLE_CONNECTIONS[0],
+                        help="idleConnectionTerminationPolicy (default: %(default)s)")  # fmt: skip
     parser.add_argument("--resync-seconds", type=float, default=300.0, help="time between lists (default: %(default)s)")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)

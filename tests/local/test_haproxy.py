@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from isotherm import tekton
 from isotherm.deploy.weights import tolerance
 from isotherm_local import haproxy, router
 from isotherm_local.kinds import Object
-from isotherm_local.translation import Configuration
+from isotherm_local.translation import IDLE_CONNECTIONS, Configuration
 
 NO_COOKIES = {"annotations": {"haproxy.router.openshift.io/disable_cookies": "true"}}
 REQUESTS = 400
@@ -125,6 +127,40 @@ def test_a_cookie_keeps_a_client_on_a_backend_of_weight_0(
         answers = await driver.get(n=5, Cookie=cookie or "none=1")
         assert {body for _, body, _ in answers} == {"blue" if sticky else "green"}
         assert await driver.counts(5) == {"green": 5}
+
+    running(test)
+
+
+@local_only
+@pytest.mark.parametrize("policy", IDLE_CONNECTIONS)
+def test_what_a_reload_does_to_a_kept_connection_is_the_policy_for_idle_connections(
+    running: Any, pods: Callable[[str], int], policy: str
+) -> None:
+    """Immediate closes it under the client; Deferred answers once more, by the old weights, and says that it closes."""
+
+    def ask(kept: http.client.HTTPConnection) -> tuple[str, str | None]:
+        kept.request("GET", "/", headers={"Host": "heat-n.apps.localhost"})
+        answer = kept.getresponse()
+        return answer.read().decode(), answer.getheader("Connection")
+
+    async def test(driver: Any) -> None:
+        driver.listeners = replace(driver.listeners, idle_connections=policy)
+        driver.controller.haproxy.listeners = driver.listeners
+        driver.endpoints("blue", pods("blue"))
+        driver.endpoints("green", pods("green"))
+        driver.create(route("heat", {"blue": 100, "green": 0}, **NO_COOKIES))
+        await driver.settle()
+        kept = http.client.HTTPConnection("127.0.0.1", driver.listeners.http_port, timeout=5)
+        assert await asyncio.to_thread(ask, kept) == ("blue", None)
+        driver.patch("heat", {"spec": route("heat", {"blue": 0, "green": 100})["spec"]})
+        await driver.settle()
+        if policy == "Deferred":
+            assert await asyncio.to_thread(ask, kept) == ("blue", "close")
+            assert await asyncio.to_thread(ask, kept) == ("green", None)
+        else:
+            with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+                await asyncio.to_thread(ask, kept)
+        kept.close()
 
     running(test)
 
