@@ -195,9 +195,11 @@ def write_only(shifter: shift.Shifter, checked: preconditions.Checked | None = N
 
 
 @contextmanager
-def started(folder: Path, mlflow_url: str, *, reload_seconds: float = 0.1) -> Iterator[Target]:
+def started(folder: Path, mlflow_url: str, *, reload_seconds: float = 0.1, **options: Any) -> Iterator[Target]:
     """A local target of its own below a folder, with a namespace and a model's name that no other test uses."""
-    local = isotherm_local.cluster.Cluster(folder / "state", reload_seconds=reload_seconds, with_mlflow=False)
+    local = isotherm_local.cluster.Cluster(
+        folder / "state", reload_seconds=reload_seconds, with_mlflow=False, **options
+    )
     local.start()
     try:
         yield Target(local, "plates", mlflow_url, folder, model_name=f"plate-{folder.name[-8:].strip('-')}")

@@ -28,6 +28,7 @@ from isotherm import tekton
 from isotherm_local import processes
 from isotherm_local.ports import PARTS, choose_ports
 from isotherm_local.processes import Process
+from isotherm_local.translation import IDLE_CONNECTIONS
 
 DEFAULT_STATE = Path("build/local")
 DEFAULT_NAMESPACE = "default"
@@ -99,10 +100,12 @@ class Cluster:
         *,
         reload_seconds: float = 0.2,
         with_mlflow: bool = True,
+        idle_connections: str = IDLE_CONNECTIONS[0],
     ) -> None:
         self.state = state.resolve()
         self.asked: dict[str, int | None] = {"api": api_port, "router": router_port, "mlflow": mlflow_port}
         self.reload_seconds, self.with_mlflow = reload_seconds, with_mlflow
+        self.idle_connections = idle_connections
 
     @property
     def log(self) -> Path:
@@ -224,6 +227,7 @@ class Cluster:
         python = processes.own_interpreter()
         command = [str(python), "-m", "isotherm_local.cluster", "serve", "--state", str(self.state)]
         command += [f"--{part}-port={getattr(endpoints, f'{part}_port')}" for part in PARTS]
+        command += [f"--idle-connections={self.idle_connections}"]
         command += [f"--reload-seconds={self.reload_seconds}", *([] if self.with_mlflow else ["--without-mlflow"])]
         env = processes.environment(self.state / "home", python.parent)
         with self.log.open("wb") as output:
@@ -299,7 +303,12 @@ def _serve(arguments: argparse.Namespace, state: Path) -> None:
     token = (state / "token").read_text(encoding="utf-8").strip()
     ports: dict[str, Any] = {f"{part}_port": getattr(arguments, f"{part}_port") for part in PARTS}
     with_mlflow = not arguments.without_mlflow
-    serve(Settings(state, token=token, reload_seconds=arguments.reload_seconds, with_mlflow=with_mlflow, **ports))
+    serve(
+        Settings(
+            state, token=token, reload_seconds=arguments.reload_seconds, with_mlflow=with_mlflow,
+            idle_connections=arguments.idle_connections, **ports,
+        )
+    )  # fmt: skip
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -313,6 +322,7 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.mlflow_port,
         reload_seconds=arguments.reload_seconds,
         with_mlflow=not arguments.without_mlflow,
+        idle_connections=arguments.idle_connections,
     )
     if arguments.what == "start":
         began = time.monotonic()
@@ -334,6 +344,10 @@ def main() -> int:
     parser.add_argument(
         "--reload-seconds", type=float, default=0.2, help="least time between reloads of HAProxy (OpenShift: 5)"
     )
+    parser.add_argument(
+        "--idle-connections", choices=IDLE_CONNECTIONS, default=IDLE_CONNECTIONS[0],
+        help="what a reload does to kept connections, as idleConnectionTerminationPolicy (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--without-mlflow", action="store_true", help="leave the MLflow server out")
     arguments = parser.parse_args()
     return tekton.main(lambda: _run(arguments))

@@ -115,7 +115,7 @@ class StoreRouter(RouterController):
     """The local target's router, over the embedded API's store."""
 
     def __init__(self, store: Store, settings: Settings, children: Children) -> None:
-        listeners = Listeners(settings.router_port)
+        listeners = Listeners(settings.router_port, idle_connections=settings.idle_connections)
         super().__init__(HAProxy(settings.state / "router", listeners, children, program()), settings.reload_seconds)
         self.store = store
         store.subscribers.append(self._notice)

@@ -21,6 +21,7 @@ from typing import IO, Any
 from isotherm import tekton
 from isotherm_local import processes
 from isotherm_local.processes import Process
+from isotherm_local.translation import IDLE_CONNECTIONS
 
 CHILDREN_FILE = "children.json"
 LOG_LIMIT_BYTES = 5 << 20
@@ -39,6 +40,7 @@ class Settings:
     token: str
     reload_seconds: float = 0.2
     with_mlflow: bool = True
+    idle_connections: str = IDLE_CONNECTIONS[0]
 
 
 def open_log(path: Path) -> IO[bytes]:

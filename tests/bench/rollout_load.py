@@ -22,6 +22,11 @@ class Load:
         self.answers: list[tuple[float, str, int, str]] = []  # time, kind, status (0: none), digest
         self.lost: list[str] = []
 
+    @property
+    def jar_seconds(self) -> float:
+        """Time between two requests of one cookie jar, s."""
+        return 3 * self._pause * self._jars
+
     def __enter__(self) -> Load:
         for thread in self._threads:
             thread.start()

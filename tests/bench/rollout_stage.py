@@ -111,8 +111,8 @@ class Stage:
 
 
 @contextmanager
-def stage(reload_seconds: float = 0.1) -> Iterator[Stage]:
-    """A target with its own MLflow server, ended with the block."""
+def stage(**options: Any) -> Iterator[Stage]:
+    """A target with its own MLflow server, ended with the block; options as `deploy_target.started` has them."""
     from kubernetes import config
 
     with tempfile.TemporaryDirectory(prefix="rollout-") as temporary:
@@ -122,7 +122,7 @@ def stage(reload_seconds: float = 0.1) -> Iterator[Stage]:
         try:
             url = f"http://127.0.0.1:{port}"
             mlflow_server.wait_until_up(server, url, folder / "mlflow" / "server.log")
-            with started(folder / "target", url, reload_seconds=reload_seconds) as target:
+            with started(folder / "target", url, **options) as target:
                 target.deploy(target.register(ONE), "run-1")
                 target.deploy(target.register(TWO), "run-2")
                 path = str(target.local.kubeconfig(target.namespace))
