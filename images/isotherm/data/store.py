@@ -172,7 +172,7 @@ def preparing(data: Path) -> Iterator[Path]:
 
 
 def _locked_folder(root: Path) -> tuple[Path, int]:
-    """Make a folder and lock it. One that is new and not locked yet looks abandoned to another run, which may clear it."""
+    """Make a folder and lock it. Until it is locked it looks abandoned to another run, which may clear it."""
     while True:
         partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root))
         try:
