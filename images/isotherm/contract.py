@@ -130,7 +130,8 @@ ENV_MODEL_VERSION = "MODEL_VERSION"
 ENV_MODEL_DIGEST = "MODEL_DIGEST"
 ENV_TRACK = "TRACK"  # the colour this pod serves
 ENV_PREDICTION_LOG_DIR = "PREDICTION_LOG_DIR"  # folder of the prediction log; empty switches it off
-PREDICTION_LOG_MOUNT = "/predictions"  # where a volume for the logs of all predictors is; a folder per model
+PREDICTION_LOG_MOUNT = "/predictions"  # where a predictor has its model's folder of the volume for all their logs
+PREDICTION_LOG_SUB_PATH = "predictions"  # on that volume; a folder per model
 ENV_HTTP_HOST = "HTTP_HOST"  # address the predictor listens on; every interface unless set
 
 METRIC_REQUESTS = "pinn_requests_total"

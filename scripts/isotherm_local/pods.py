@@ -55,7 +55,7 @@ class Template:
     annotations: dict[str, str]
     container: Object
     storage_uri: str
-    claims: dict[str, str]  # mount path -> PersistentVolumeClaim
+    claims: dict[str, str]  # mount path -> PersistentVolumeClaim, or a folder of it: CLAIM/SUBPATH
     replicas: int
     port: int
     port_name: str | None
@@ -121,17 +121,18 @@ def pod_template(service: Object, runtime: Object) -> Template:
 
 
 def _claims(predictor: Object) -> dict[str, str]:
-    """Mount path by claim of what the container mounts. Raises `Unsupported` for other kinds of volumes."""
+    """What the container mounts, by its path there: CLAIM or CLAIM/SUBPATH. Raises `Unsupported` for other volumes."""
     sources = {one["name"]: one.get("persistentVolumeClaim") or {} for one in predictor.get("volumes") or []}
     mounts = {one["mountPath"]: one for one in predictor["model"].get("volumeMounts") or []}
     for path, mount in mounts.items():
-        if "claimName" not in sources.get(mount["name"], {}) or mount.get("subPath"):
-            raise Unsupported(f"mount {path}: the local target mounts whole PersistentVolumeClaims only")
-    return {path: str(sources[mount["name"]]["claimName"]) for path, mount in mounts.items()}
+        if "claimName" not in sources.get(mount["name"], {}) or ".." in mount.get("subPath", "").split("/"):
+            raise Unsupported(f"mount {path}: the local target mounts PersistentVolumeClaims and folders of them only")
+    places = {path: (sources[one["name"]]["claimName"], one.get("subPath", "")) for path, one in mounts.items()}
+    return {path: "/".join(part for part in place if part) for path, place in places.items()}
 
 
 def claim_folder(state: Path, namespace: str, claim: str) -> Path:
-    """Where a namespace's PersistentVolumeClaim lies on the local target."""
+    """Where a namespace's PersistentVolumeClaim, or CLAIM/SUBPATH, lies on the local target."""
     return state / "namespaces" / namespace / "pvcs" / claim
 
 

@@ -258,6 +258,12 @@ MUTANTS = [
     Mutant("run-params", RUN, "{name: revision, value: main}", "{name: seed, value: 3}"),
     Mutant("run-workspaces", RUN, "{claimName: isotherm}", "{}"),
     Mutant("run-workspaces", RUN, "- name: workspace", "- name: volume"),
+    Mutant(
+        "run-workspaces",
+        "pipelines/shadow/runs/logged.yaml",
+        "heat-pinn\n      persistentVolumeClaim: {claimName: isotherm}",
+        "heat-pinn\n      persistentVolumeClaim: {claimName: isotherm-predictions}",
+    ),
     Mutant("run-timeouts", RUN, "    finally: 30m\n", ""),
     Mutant("run-timeouts", RUN, "    tasks: 9h\n", "    tasks: 1h\n"),
     Mutant("run-timeouts", RUN, "    pipeline: 9h30m\n", "    pipeline: 8h\n"),

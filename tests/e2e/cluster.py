@@ -28,6 +28,7 @@ RUNS = {
     "blue-green": CHECKOUT / "pipelines/blue-green/runs/blue-green.yaml",
     "canary": CHECKOUT / "pipelines/canary/runs/canary.yaml",
     "shadow": CHECKOUT / "pipelines/shadow/runs/shadow.yaml",
+    "shadow-logged": CHECKOUT / "pipelines/shadow/runs/logged.yaml",
     "deploy-model": CHECKOUT / "pipelines/deploy-model/runs/deploy-model.yaml",
 }
 RUN_SECONDS = 600

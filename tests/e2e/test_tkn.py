@@ -34,6 +34,7 @@ def test_tkn_starts_a_run_like_a_former_one_and_its_log_ends_with_the_cause(cata
     start = ["pipeline", "start", MODEL, "--use-pipelinerun", "first", "--prefix-name", "by-hand", "--showlog"]
     shown = tkn(catalog, *start, "-p", "data-path=data/none")
     fetched = [line for line in shown.splitlines() if line.startswith("[fetch-data : fetch]")]
+    assert fetched, shown
     assert fetched[-1].startswith("[fetch-data : fetch] error: ")
     runs = eventually(lambda: [run for run in catalog.get("pipelineruns")["items"] if _by_hand(run)], 30)
     assert len(runs) == 1

@@ -160,6 +160,25 @@ def test_a_companion_that_is_not_sound_is_refused(beside: dict[str, Any], messag
     assert not (tmp_path / "state").exists()
 
 
+def test_a_task_of_two_claims_is_refused_as_on_a_cluster(tmp_path: Path) -> None:
+    body = {"steps": [step("pass")], "workspaces": [{"name": "r"}, {"name": "w"}]}
+    inner = [{"name": "r", "workspace": "x"}, {"name": "w", "workspace": "y"}]
+    declared = [{"name": "x"}, {"name": "y"}]
+
+    def run(*claims: str) -> Any:
+        bound = [
+            {**one, "persistentVolumeClaim": {"claimName": claim}, "subPath": one["name"]}
+            for one, claim in zip(declared, claims, strict=True)
+        ]
+        return execute(
+            tmp_path, pipeline_run([task("a", body, workspaces=inner)], {"workspaces": bound}, workspaces=declared)
+        )
+
+    with pytest.raises(BadInput, match=r"more than one PersistentVolumeClaim is bound \(c, d\)"):
+        run("c", "d")
+    assert run("c", "c").succeeded
+
+
 def test_a_read_only_workspace_beside_a_writable_one_is_refused(tmp_path: Path) -> None:
     names = [{"name": "r", "readOnly": True}, {"name": "w"}]
     inner = [{"name": "r", "workspace": "x", "subPath": "a"}, {"name": "w", "workspace": "x"}]

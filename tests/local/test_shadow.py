@@ -85,7 +85,7 @@ def test_requests_outside_the_candidate_s_domain_count_against_it(target: Target
 
 def test_what_clients_asked_is_collected_on_a_volume_and_asked_again(target: Target) -> None:
     """By blue's predictor, deployed with the claim; what this project's own programs ask of it is not among it."""
-    folder = pods.claim_folder(target.local.state, target.namespace, "logs") / target.model_name
+    folder = pods.claim_folder(target.local.state, target.namespace, "logs") / "predictions" / target.model_name
     points = [(0.1 + 0.8 * n / 300, 0.5, 1.0) for n in range(300)]
     with httpx.Client(headers={"Host": target.route().host}, trust_env=False, timeout=10) as client:
         for x, y, t in points:

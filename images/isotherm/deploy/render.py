@@ -117,8 +117,8 @@ def predictor(
     return _render(
         "predictor", colour=colour, digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by,
         storage_uri=storage_uri, runtime=runtime_name(), replicas=size.replicas, cpu=size.cpu, memory=size.memory,
-        account=contract.PREDICTOR_ACCOUNT, model_name=model_name, log_claim=size.log_claim,
-        log_mount=contract.PREDICTION_LOG_MOUNT,
+        account=contract.PREDICTOR_ACCOUNT, log_claim=size.log_claim, log_mount=contract.PREDICTION_LOG_MOUNT,
+        log_sub_path=f"{contract.PREDICTION_LOG_SUB_PATH}/{model_name}",
     )  # fmt: skip
 
 

@@ -73,6 +73,26 @@ def run_workspaces(catalog: Catalog) -> Iterable[Place]:
         for keys, workspace in doc.items("workspaces"):
             if workspace["name"] not in declared:
                 yield doc, keys, f"{pipeline.name} has no workspace {workspace['name']}; drop it"
+        for task, claims in _claims_of_tasks(doc, pipeline):
+            if len(claims) > 1:
+                yield (
+                    doc,
+                    ("spec", "workspaces"),
+                    (
+                        f"{task} gets claims {', '.join(sorted(claims))}; Tekton's affinity assistant lets a Task have "
+                        "one: give folders of one claim"
+                    ),
+                )
+
+
+def _claims_of_tasks(doc: Doc, pipeline: Doc) -> Iterator[tuple[str, set[str]]]:
+    """Name each Task of a Pipeline with the claims that a run gives it."""
+    given = doc.by_name("workspaces")
+    for section in ("tasks", "finally"):
+        for _, task in pipeline.items(section):
+            bound = [given.get(one.get("workspace", one["name"]), {}) for one in task.get("workspaces") or []]
+            claims = ((one.get("persistentVolumeClaim") or {}).get("claimName") for one in bound)
+            yield task["name"], {claim for claim in claims if claim}
 
 
 @rule("run-timeouts")

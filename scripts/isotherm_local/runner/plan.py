@@ -231,6 +231,7 @@ def make(request: Request) -> Plan:
         tasks = [_with_context(task, variables) for task in graph.order(pipeline)]
         tasks = [graph.replaced(task, _lengths(tasks)) for task in tasks]
     for task in tasks:
+        workspaces.check_one_claim(task, run.bindings)
         workspaces.check_read_only(task, run.bindings)
     return Plan(
         document=document,

@@ -71,6 +71,18 @@ def check(binding: Binding, namespace: Namespace, beside: Sequence[Companion] = 
         )
 
 
+def check_one_claim(task: PipelineTask, bindings: Mapping[str, Binding]) -> None:
+    """Refuse a Task of two volumes, as Tekton does under `coschedule: workspaces`, its default (affinity assistant)."""
+    bound = [bindings[outer] for outer, _ in task.workspaces.values() if outer in bindings]
+    claims = {one.target or one.name for one in bound if one.kind in ("persistentVolumeClaim", "volumeClaimTemplate")}
+    if len(claims) > 1:
+        raise task.source.refuse(
+            "workspaces",
+            problem=f": more than one PersistentVolumeClaim is bound ({', '.join(sorted(claims))})",
+            remedy="give folders (subPath) of one claim: Tekton's affinity assistant lets a Task have one",
+        )
+
+
 def check_read_only(task: PipelineTask, bindings: Mapping[str, Binding]) -> None:
     """Refuse a readOnly workspace in a folder that the same Task may write: only a mount can tell them apart."""
     places = {
