@@ -134,10 +134,12 @@ def test_workspaces_give_paths_by_kind_and_subpath(tmp_path: Path) -> None:
         name.upper(): f"$(workspaces.{name}.path)|$(workspaces.{name}.bound)|$(workspaces.{name}.claim)"
         for name in wanted
     }
-    declared = [{"name": name, "optional": name == "absent", "readOnly": name == "secret"} for name in wanted]
-    body = spec(
-        "for n in ('CLAIM','MADE','EMPTY','SECRET','ABSENT'): print(os.environ[n])", values, workspaces=declared
-    )
+
+    def body(*names: str) -> Any:
+        declared = [{"name": name, "optional": name == "absent", "readOnly": name == "secret"} for name in names]
+        shown = {name.upper(): values[name.upper()] for name in names}
+        return spec(f"for n in {tuple(shown)}: print(os.environ[n])", shown, workspaces=declared)
+
     run = {
         "workspaces": [
             {"name": "claim", "persistentVolumeClaim": {"claimName": "c"}, "subPath": "top"},
@@ -146,14 +148,16 @@ def test_workspaces_give_paths_by_kind_and_subpath(tmp_path: Path) -> None:
             {"name": "secret", "secret": {"secretName": "token"}},
         ]
     }
-    inner = [{"name": name} for name in wanted]
-    inner[0] = {"name": "claim", "subPath": "runs/$(context.pipelineRun.name)/$(params.p)"}
     outer = [{"name": name, "optional": name == "absent"} for name in wanted]
-    made = pipeline_run([task("a", body, workspaces=inner)], run | {"params": [{"name": "p", "value": "x"}]},
+    one = [{"name": "claim", "subPath": "runs/$(context.pipelineRun.name)/$(params.p)"}]
+    others = [{"name": name} for name in wanted[1:]]
+    tasks = [task("a", body("claim"), workspaces=one), task("b", body(*wanted[1:]), workspaces=others)]
+    made = pipeline_run(tasks, run | {"params": [{"name": "p", "value": "x"}]},
                         workspaces=outer, params=[{"name": "p"}])  # fmt: skip
     done = execute(tmp_path, made)
-    assert done.succeeded, done.tasks["a"].cause
-    claim, template, empty, secret, absent = (line.split("|") for line in log(done, "a").splitlines())
+    assert done.succeeded, [one.cause for one in done.tasks.values()]
+    shown = [*log(done, "a").splitlines(), *log(done, "b").splitlines()]
+    claim, template, empty, secret, absent = (line.split("|") for line in shown)
     space = tmp_path / "state/namespaces/default"
     assert claim == [str(space / "pvcs/c/top/runs/it/x"), "true", "c"]
     assert Path(template[0]).parent == done.folder / "claims"
