@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from deploy_target import Target, started
+from deploy_target import CLAIM, Target, started
 from waiting import eventually
 
 from isotherm import contract, tekton
@@ -24,7 +24,7 @@ ONE, NEAR, FAR, HOLED = 0.0, 0.01, 1.0, 0.02
 def target(tmp_path_factory: pytest.TempPathFactory, mlflow_url: str) -> Iterator[Target]:
     """Version 1 live on blue."""
     with started(tmp_path_factory.mktemp("shadow"), mlflow_url) as found:
-        found.deploy(found.register(ONE), "run-1", size=render.Size(log_claim="logs"))
+        found.deploy(found.register(ONE), "run-1", size=render.Size(log_claim=CLAIM))
         for shift in (NEAR, FAR):
             found.register(shift)
         found.register(HOLED, hole=True)
@@ -85,7 +85,7 @@ def test_requests_outside_the_candidate_s_domain_count_against_it(target: Target
 
 def test_what_clients_asked_is_collected_on_a_volume_and_asked_again(target: Target) -> None:
     """By blue's predictor, deployed with the claim; what this project's own programs ask of it is not among it."""
-    folder = pods.claim_folder(target.local.state, target.namespace, "logs") / "predictions" / target.model_name
+    folder = pods.claim_folder(target.local.state, target.namespace, CLAIM) / "predictions" / target.model_name
     points = [(0.1 + 0.8 * n / 300, 0.5, 1.0) for n in range(300)]
     with httpx.Client(headers={"Host": target.route().host}, trust_env=False, timeout=10) as client:
         for x, y, t in points:

@@ -82,6 +82,24 @@ def test_values_stay_values_in_every_template(text: str, other: str) -> None:
     assert render.service(name=text, model_name=other, colour="blue")["metadata"]["name"] == text
 
 
+@pytest.mark.parametrize("uri", ["pvc://claim/store/plate", "pvc://claims/store/plate", "s3://claim/store/plate"])
+def test_a_pod_never_has_one_claim_as_two_volumes(uri: str) -> None:
+    """KServe adds the volume of a model's claim by itself, unless the container mounts one of that name."""
+    predictor = wanted(render.Size(log_claim="claim"), storage_uri=uri)["spec"]["predictor"]
+    [volume] = predictor["volumes"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "claim"}
+    mounts = {one["mountPath"]: one for one in predictor["model"]["volumeMounts"]}
+    assert {one["name"] for one in mounts.values()} == {volume["name"]}
+    assert mounts["/predictions"]["subPath"] == "predictions/plate"
+    if uri == "pvc://claim/store/plate":
+        assert volume["name"] == "kserve-pvc-source"
+        assert mounts["/mnt/models"] == {
+            "name": "kserve-pvc-source", "mountPath": "/mnt/models", "subPath": "store/plate", "readOnly": True
+        }  # fmt: skip
+    else:
+        assert (volume["name"], set(mounts)) == ("predictions", {"/predictions"})
+
+
 @pytest.mark.parametrize("termination", ["edge", "none"])
 @pytest.mark.parametrize("host", ["", "plate.example"])
 def test_a_first_route_gives_everything_to_one_colour(termination: str, host: str) -> None:

@@ -117,9 +117,25 @@ def predictor(
     return _render(
         "predictor", colour=colour, digest=digest, semver=semver, data_version=data_version, claimed_by=claimed_by,
         storage_uri=storage_uri, runtime=runtime_name(), replicas=size.replicas, cpu=size.cpu, memory=size.memory,
-        account=contract.PREDICTOR_ACCOUNT, log_claim=size.log_claim, log_mount=contract.PREDICTION_LOG_MOUNT,
-        log_sub_path=f"{contract.PREDICTION_LOG_SUB_PATH}/{model_name}",
+        account=contract.PREDICTOR_ACCOUNT, log=_log(size.log_claim, model_name, storage_uri),
     )  # fmt: skip
+
+
+def _log(claim: str, model_name: str, storage_uri: str) -> dict[str, str]:
+    """The volume of a prediction log and its mounts; nothing without a claim.
+
+    A pod that has one claim as two volumes is never started by the kubelet, so a model on the same claim is mounted
+    here, as the volume that KServe would add: it leaves a mount of that name alone.
+    """
+    if not claim:
+        return {}
+    shared = storage_uri.startswith(f"pvc://{claim}/")
+    return {
+        "claim": claim, "volume": contract.KSERVE_CLAIM_VOLUME if shared else "predictions",
+        "mount": contract.PREDICTION_LOG_MOUNT, "sub_path": f"{contract.PREDICTION_LOG_SUB_PATH}/{model_name}",
+        "model_mount": contract.MODEL_MOUNT,
+        "model_sub_path": storage_uri.removeprefix(f"pvc://{claim}/") if shared else "",
+    }  # fmt: skip
 
 
 def canary(predictor: Object, share: int) -> Object:
