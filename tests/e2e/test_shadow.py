@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 
 import httpx
-import yaml
 
-from e2e.cluster import RUNS
 from e2e.conftest import OTHER, OTHER_PARAMS, Catalog
 from isotherm import contract
 
@@ -27,13 +25,11 @@ def test_a_version_on_the_idle_colour_is_judged_by_what_clients_asked_the_live_o
             x, y, t = (number % 20 / 20, number % 23 / 23, number % 9 / 100)
             client.get(f"{catalog.target.router}/predict-temperature?x={x}&y={y}&t={t}").raise_for_status()
 
-    workspaces = yaml.safe_load(RUNS["shadow-logged"].read_text())["spec"]["workspaces"]
-    next(one for one in workspaces if one["name"] == "requests")["subPath"] = f"predictions/{OTHER}"
     params = {name.replace("_", "-"): value for name, value in OTHER_PARAMS.items()} | {
         "model-version": candidate.version, "model-digest": candidate.tags[contract.TAG_MODEL_DIGEST],
         "mlflow-uri": catalog.target.mlflow, "router-url": catalog.target.router, "tls-termination": "none",
     }  # fmt: skip
-    ended = catalog.wait(catalog.pipeline_run("shadow-logged", "shadow-logged", params, workspaces=workspaces))
+    ended = catalog.wait(catalog.pipeline_run("shadow-logged", "shadow-logged", params))
     assert ended.succeeded, [catalog.log(run) for run in ended.task_runs]
     log = catalog.log(next(run for run in ended.task_runs if run["metadata"]["name"].endswith("-replay")))
     asked = re.search(r"(\d+) requests of the prediction log to", log)

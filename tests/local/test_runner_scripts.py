@@ -176,7 +176,11 @@ def test_a_task_of_two_claims_is_refused_as_on_a_cluster(tmp_path: Path) -> None
 
     with pytest.raises(BadInput, match=r"more than one PersistentVolumeClaim is bound \(c, d\)"):
         run("c", "d")
-    assert run("c", "c").succeeded
+    with pytest.raises(BadInput, match="workspace x has c as well, and on a cluster its Tasks never start"):
+        run("c", "c")
+    inner[1]["workspace"], declared[1:] = "x", []
+    inner[1]["subPath"] = "w"
+    assert run("c").succeeded
 
 
 def test_a_read_only_workspace_beside_a_writable_one_is_refused(tmp_path: Path) -> None:

@@ -122,11 +122,20 @@ def test_a_folder_without_a_log_is_refused(target: Target, tmp_path: Path) -> No
         replayed(target, NEAR, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("source", "reason"), [("logs", "param replay-source is 'logs'"), ("log", "workspace requests is not bound")]
+)
+def test_a_source_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, source: str, reason: str) -> None:
+    monkeypatch.delenv("REQUESTS_DIR", raising=False)
+    with pytest.raises(tekton.BadInput, match=reason):
+        shadow._requests(source)
+
+
 def test_the_program_leaves_report_and_results(target: Target, tmp_path: Path) -> None:
     target.deploy(target.models[NEAR], "run-program")
     done, results = target.run_program(
         "isotherm.deploy.shadow", COLOUR="green", MODEL_DIGEST=target.models[NEAR].digest, REPLAY_REQUESTS="300",
-        MAX_DISAGREEMENT="0.1", MAX_ERROR_RATE="0.01", MAX_RATIO="5", LATENCY_SECONDS="5", REQUESTS_DIR="",
+        MAX_DISAGREEMENT="0.1", MAX_ERROR_RATE="0.01", MAX_RATIO="5", LATENCY_SECONDS="5", REPLAY_SOURCE="domain",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert (results["outcome"], results["reason"]) == ("pass", "every required metric is fine")

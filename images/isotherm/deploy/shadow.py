@@ -1,8 +1,8 @@
 """Ask a model that has no traffic what clients asked the live one, and judge the answers (Task shadow-replay).
 
 Reads   ROUTE SERVICE_BLUE SERVICE_GREEN, COLOUR and MODEL_DIGEST of the candidate, REPLAY_REQUESTS, MAX_DISAGREEMENT,
-        MAX_ERROR_RATE, MAX_RATIO, LATENCY_SECONDS; optional folder REQUESTS_DIR with prediction logs (one JSON object a
-        line with x, y, t), else points of the live model's domain; folder REPORTS_DIR
+        MAX_ERROR_RATE, MAX_RATIO, LATENCY_SECONDS; REPLAY_SOURCE: log (folder REQUESTS_DIR with prediction logs, one
+        JSON object a line with x, y, t) or domain (points of the live model's domain); folder REPORTS_DIR
 Writes  shadow.json; no traffic moves, and the predictors count these requests as probes
 Results RESULT_OUTCOME (pass or fail), RESULT_REASON, RESULT_DISAGREEMENT
 
@@ -32,6 +32,7 @@ from isotherm.rollout.sequential import Counts
 
 RESIDUAL_FACTOR = 9.0  # times the live model's mean square residual over the replay
 SAY_EVERY_SECONDS = 5.0
+SOURCES = ("domain", "log")
 Point = Mapping[str, float]
 
 
@@ -178,7 +179,7 @@ def _points(wanted: int, folder: Path | None, domain: probes.Domain) -> tuple[st
     if not found:
         raise tekton.BadInput(
             "workspace requests holds no prediction log (*.jsonl, one JSON object with x, y and t a line)",
-            remedy="put the predictors' logs there, or leave the workspace out",
+            remedy="collect the predictors' logs there (component prediction-logs), or give replay-source domain",
         )
     return "the prediction log", found
 
@@ -199,6 +200,18 @@ def _median(answers: Sequence[Answer]) -> float:
     return round(statistics.median(one.seconds for one in answers), 5)
 
 
+def _requests(source: str) -> Path | None:
+    """The folder of the prediction logs; None where points of the domain are asked."""
+    if source not in SOURCES:
+        raise tekton.BadInput(f"param replay-source is {source[:40]!r}", remedy=f"give {' or '.join(SOURCES)}")
+    if source == "domain":
+        return None
+    folder = os.environ.get("REQUESTS_DIR", "")
+    if not folder:
+        raise tekton.BadInput("param replay-source is log, and workspace requests is not bound", remedy="bind it")
+    return Path(folder)
+
+
 def run() -> None:
     """Replay, write the report, and last the results; `fail` is a result, not an error."""
     with tekton.results(outcome=contract.VERDICT_FAIL, reason="not-replayed", disagreement="") as results:
@@ -206,10 +219,9 @@ def run() -> None:
         with tekton.report(place.reports_dir / contract.REPORT_SHADOW, "shadow-replay") as report:
             env = tekton.environment(
                 route=str, service_blue=str, service_green=str, colour=str, model_digest=str, replay_requests=int,
-                max_disagreement=float, max_error_rate=float, max_ratio=float, latency_seconds=float,
+                replay_source=str, max_disagreement=float, max_error_rate=float, max_ratio=float, latency_seconds=float,
             )  # fmt: skip
-            folder = os.environ.get("REQUESTS_DIR", "")
-            report.update(replay(env, kube.Cluster.from_config(), Path(folder) if folder else None))
+            report.update(replay(env, kube.Cluster.from_config(), _requests(env.replay_source)))
         results.outcome, results.reason = report["outcome"], report["reason"]
         results.disagreement = "" if report["disagreement"] is None else f"{report['disagreement']:.6g}"
         for name, ((bad, asked), (live_bad, live_asked)) in report["counts"].items():

@@ -73,26 +73,32 @@ def run_workspaces(catalog: Catalog) -> Iterable[Place]:
         for keys, workspace in doc.items("workspaces"):
             if workspace["name"] not in declared:
                 yield doc, keys, f"{pipeline.name} has no workspace {workspace['name']}; drop it"
-        for task, claims in _claims_of_tasks(doc, pipeline):
-            if len(claims) > 1:
-                yield (
-                    doc,
-                    ("spec", "workspaces"),
-                    (
-                        f"{task} gets claims {', '.join(sorted(claims))}; Tekton's affinity assistant lets a Task have "
-                        "one: give folders of one claim"
-                    ),
-                )
 
 
-def _claims_of_tasks(doc: Doc, pipeline: Doc) -> Iterator[tuple[str, set[str]]]:
-    """Name each Task of a Pipeline with the claims that a run gives it."""
-    given = doc.by_name("workspaces")
-    for section in ("tasks", "finally"):
-        for _, task in pipeline.items(section):
-            bound = [given.get(one.get("workspace", one["name"]), {}) for one in task.get("workspaces") or []]
-            claims = ((one.get("persistentVolumeClaim") or {}).get("claimName") for one in bound)
-            yield task["name"], {claim for claim in claims if claim}
+@rule("run-claims")
+def run_claims(catalog: Catalog) -> Iterable[Place]:
+    """A run gives no Task two claims and no claim to two workspaces: Tekton's affinity assistant refuses the one, and
+    starts no pod of the other.
+    """
+    for doc, pipeline in runs(catalog):
+        claim_of = {
+            name: claim
+            for name, bound in doc.by_name("workspaces").items()
+            if (claim := (bound.get("persistentVolumeClaim") or {}).get("claimName"))
+        }
+        for claim in sorted({claim for claim in claim_of.values() if list(claim_of.values()).count(claim) > 1}):
+            names = ", ".join(name for name, other in claim_of.items() if other == claim)
+            yield doc, ("spec", "workspaces"), f"binds claim {claim} as {names}; bind it once and use its folders"
+        for section in ("tasks", "finally"):
+            for _, task in pipeline.items(section):
+                used = [one.get("workspace", one["name"]) for one in task.get("workspaces") or []]
+                claims = sorted({claim_of[name] for name in used if name in claim_of})
+                if len(claims) > 1:
+                    yield (
+                        doc,
+                        ("spec", "workspaces"),
+                        f"gives {task['name']} the claims {', '.join(claims)}; give it folders of one",
+                    )
 
 
 @rule("run-timeouts")

@@ -176,6 +176,8 @@ def _check_bindings(
                 problem=f": nothing declares workspace {binding.name}", remedy=f"there are: {known}"
             )
         workspaces.check(binding, namespace, beside)
+    if document.kind == "PipelineRun":
+        workspaces.check_claims(run.bindings)
     for name, spec in pipeline.workspaces.items():
         if not spec.optional and name not in run.bindings:
             raise BadInput(

@@ -71,6 +71,21 @@ def check(binding: Binding, namespace: Namespace, beside: Sequence[Companion] = 
         )
 
 
+def check_claims(bindings: Mapping[str, Binding]) -> None:
+    """Refuse a claim as two workspaces of a run: Tekton makes one affinity assistant for each claim, named after one of
+    its workspaces, and a Task of the other waits for ever to be near it.
+    """
+    names: dict[str, str] = {}
+    for name, binding in bindings.items():
+        if binding.kind == "persistentVolumeClaim" and (other := names.setdefault(binding.target, name)) != name:
+            raise binding.source.refuse(
+                "persistentVolumeClaim",
+                "claimName",
+                problem=f": workspace {other} has {binding.target} as well, and on a cluster its Tasks never start",
+                remedy="bind it once, and give Tasks its folders (subPath)",
+            )
+
+
 def check_one_claim(task: PipelineTask, bindings: Mapping[str, Binding]) -> None:
     """Refuse a Task of two volumes, as Tekton does under `coschedule: workspaces`, its default (affinity assistant)."""
     bound = [bindings[outer] for outer, _ in task.workspaces.values() if outer in bindings]
