@@ -258,8 +258,15 @@ MUTANTS = [
     Mutant("run-params", RUN, "{name: revision, value: main}", "{name: seed, value: 3}"),
     Mutant("run-workspaces", RUN, "{claimName: isotherm}", "{}"),
     Mutant("run-workspaces", RUN, "- name: workspace", "- name: volume"),
-    Mutant("run-claims", RUN, "secret: {secretName: dvc-credentials}", "persistentVolumeClaim: {claimName: isotherm}"),
-    Mutant("run-claims", RUN, "secret: {secretName: dvc-credentials}", "persistentVolumeClaim: {claimName: keys}"),
+    *(
+        Mutant(
+            "run-claims",
+            RUN,
+            "  workspaces:\n",
+            f"  workspaces:\n    - {{name: dvc-credentials, persistentVolumeClaim: {{claimName: {claim}}}}}\n",
+        )
+        for claim in ("isotherm", "keys")
+    ),
     Mutant("run-timeouts", RUN, "    finally: 30m\n", ""),
     Mutant("run-timeouts", RUN, "    tasks: 9h\n", "    tasks: 1h\n"),
     Mutant("run-timeouts", RUN, "    pipeline: 9h30m\n", "    pipeline: 8h\n"),
