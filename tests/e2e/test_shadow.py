@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import httpx
+import pytest
 
 from e2e.conftest import OTHER, OTHER_PARAMS, Catalog
 from isotherm import contract
@@ -30,7 +31,8 @@ def test_a_version_on_the_idle_colour_is_judged_by_what_clients_asked_the_live_o
         "mlflow-uri": catalog.target.mlflow, "router-url": catalog.target.router, "tls-termination": "none",
     }  # fmt: skip
     ended = catalog.wait(catalog.pipeline_run("shadow-logged", "shadow-logged", params))
-    assert ended.succeeded, [catalog.log(run) for run in ended.task_runs]
+    if not ended.succeeded:
+        pytest.fail("\n".join([str(ended.condition), *(catalog.log(run) for run in ended.task_runs)]))
     log = catalog.log(next(run for run in ended.task_runs if run["metadata"]["name"].endswith("-replay")))
     asked = re.search(r"(\d+) requests of the prediction log to", log)
     assert asked, log

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 
 from lab import catalog_images, golang, images, manifests
+from lab.admission import RANGE
 from lab.part import Lab, LabError, Object, Part
 
 NAMESPACE = "tekton-pipelines"
@@ -14,7 +15,7 @@ SHELL = catalog_images.BASE  # Tekton's own init container for `script` and volu
 # Beyond Tekton's defaults; the catalog itself needs only the first.
 FLAGS = {"set-security-context": "true", "enable-cel-in-whenexpression": "true", "enable-param-enum": "true"}
 # As OpenShift's restricted-v2 SCC does to every pod: a UID of the namespace's range, group 0, a group for its volumes.
-POD_TEMPLATE = {"securityContext": {"runAsUser": 1000680000, "runAsGroup": 0, "fsGroup": 1000680000}}
+POD_TEMPLATE = {"securityContext": {"runAsUser": RANGE, "runAsGroup": 0, "fsGroup": RANGE}}
 SETTINGS = {"feature-flags": FLAGS, "config-defaults": {"default-pod-template": json.dumps(POD_TEMPLATE)}}
 
 
