@@ -3,8 +3,8 @@
 Kubernetes asks for a pull at each start of an image tagged `latest`, as Tekton's examples use them. A policy of the API
 server changes that for all pods, so that the examples run as they are written.
 
-In a namespace that enforces the profile restricted, another policy gives pods what OpenShift's restricted-v2 gives them,
-where they name none: a UID of the namespace's range and an fsGroup.
+In a namespace that enforces the profile restricted, another policy gives pods, where they name none, a UID of the
+namespace's range and an fsGroup: as OpenShift's restricted-v2 does.
 """
 
 from __future__ import annotations
