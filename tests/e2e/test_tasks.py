@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from waiting import eventually
 
+from e2e import measurements
 from e2e.cluster import Finished, Object
 from e2e.conftest import Catalog
 
@@ -64,6 +66,36 @@ def start(catalog: Catalog, first: Finished, task: str, changes: dict[str, Any],
     run = {"apiVersion": "tekton.dev/v1", "kind": "TaskRun", "metadata": {"name": name}, "spec": spec}
     catalog.kubectl("delete", "taskrun", name, "--ignore-not-found")
     catalog.kubectl("create", "-f", "-", stdin=yaml.safe_dump(run))
+
+
+def test_data_that_reaches_the_remote_after_its_commit_is_waited_for(catalog: Catalog, first: Finished) -> None:
+    """`git push` first, `dvc push` later: the dataset's listing is taken from S3 and comes back while the Task waits."""
+    import boto3
+
+    repository = measurements.repository(catalog.target, "late")
+    commit = measurements.publish(catalog.target, "late", 100, 77, to="late")
+    out = yaml.safe_load((measurements.BUILD / "late" / "data" / "late.dvc").read_text())["outs"][0]["md5"]
+    aws = catalog.target.aws()
+    s3 = boto3.client(
+        "s3", endpoint_url=aws["AWS_ENDPOINT_URL"], region_name=aws["AWS_DEFAULT_REGION"],
+        aws_access_key_id=aws["AWS_ACCESS_KEY_ID"], aws_secret_access_key=aws["AWS_SECRET_ACCESS_KEY"],
+    )  # fmt: skip
+    place = {"Bucket": "research-datasets", "Key": f"e2e/files/md5/{out[:2]}/{out[2:]}"}
+    listing = s3.get_object(**place)["Body"].read()
+    s3.delete_object(**place)
+    late = {"repo-url": repository, "revision": commit, "data-path": "data/late", "arrival-timeout-seconds": "120"}
+    start(catalog, first, "dvc-fetch", late, "dvc-fetch-late")
+
+    def said() -> str:
+        run = catalog.get("taskrun", "dvc-fetch-late")
+        return catalog.log(run) if run.get("status", {}).get("podName") else ""
+
+    eventually(lambda: "it may come until 120 s" in said(), 60)
+    s3.put_object(**place, Body=listing)
+    run = catalog.completed("taskrun", "dvc-fetch-late", 120)
+    assert run["status"]["conditions"][0]["status"] == "True", catalog.log(run)[-1000:]
+    results = {item["name"]: item["value"] for item in run["status"]["results"]}
+    assert results["dataset-hash"] == out.removesuffix(".dir")
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def _log(claim: str, model_name: str, storage_uri: str) -> dict[str, str]:
     """The volume of a prediction log and its mounts; nothing without a claim.
 
     A pod that has one claim as two volumes is never started by the kubelet, so a model on the same claim is mounted
-    here, as the volume that KServe would add: it leaves a mount of that name alone.
+    here, as the volume that KServe would add: it leaves a mount of that name alone (decision 0017).
     """
     if not claim:
         return {}
