@@ -69,7 +69,7 @@ def start(catalog: Catalog, first: Finished, task: str, changes: dict[str, Any],
 
 
 def test_data_that_reaches_the_remote_after_its_commit_is_waited_for(catalog: Catalog, first: Finished) -> None:
-    """`git push` first, `dvc push` later: the dataset's listing is taken from S3 and comes back while the Task waits."""
+    """`git push` first, `dvc push` later: the listing is taken from S3 and comes back while the Task waits."""
     import boto3
 
     repository = measurements.repository(catalog.target, "late")
