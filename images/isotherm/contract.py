@@ -131,9 +131,9 @@ ENV_MODEL_DIGEST = "MODEL_DIGEST"
 ENV_TRACK = "TRACK"  # the colour this pod serves
 ENV_PREDICTION_LOG_DIR = "PREDICTION_LOG_DIR"  # folder of the prediction log; empty switches it off
 PREDICTION_LOG_MOUNT = "/predictions"  # where a predictor has its model's folder of the volume for all their logs
-MODEL_MOUNT = "/mnt/models"  # where KServe mounts a model (DefaultModelLocalMountPath)
-KSERVE_CLAIM_VOLUME = "kserve-pvc-source"  # its name for the volume of a model's claim (PvcSourceMountName)
 PREDICTION_LOG_SUB_PATH = "predictions"  # on that volume; a folder per model
+MODEL_MOUNT = "/mnt/models"  # where KServe mounts a model (DefaultModelLocalMountPath)
+KSERVE_CLAIM_VOLUME = "kserve-pvc-source"  # KServe's name for the volume of a model's claim (PvcSourceMountName)
 ENV_HTTP_HOST = "HTTP_HOST"  # address the predictor listens on; every interface unless set
 
 METRIC_REQUESTS = "pinn_requests_total"

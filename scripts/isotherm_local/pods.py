@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 CONTAINER = "kserve-container"
 LABEL_INFERENCE_SERVICE = "serving.kserve.io/inferenceservice"
-MOUNT = "/mnt/models"
 READY_PATH = "/v2/health/ready"
 PROBE_FAILURES = 3
 # KServe's own default of `serviceAnnotationDisallowedList`, and what driver isvc asks to add to it: every other
@@ -192,7 +191,7 @@ def command_line(
         f"--http_port={port}" if _HTTP_PORT.fullmatch(argument) else argument for argument in container["args"]
     ]
     command = [str(python), *container["command"][1:], *arguments]
-    real = {MOUNT: folder, **mounts}
+    real = {contract.MODEL_MOUNT: folder, **mounts}
     place = re.compile(f"({'|'.join(map(re.escape, real))})" + r"(?![\w.-])")
 
     def here(text: str) -> str:

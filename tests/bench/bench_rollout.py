@@ -32,10 +32,9 @@ import rollout_lab
 import test_bake
 from bars import Bar, at_most, exactly, keep, report
 from local_target import route as route_object
-from rollout_load import Load
+from rollout_load import Load, rate_bound
 from rollout_stage import TWO, Stage, stage, wait_for
 from routers import pod_servers, runner
-from scipy.stats import chi2
 
 from isotherm import contract
 from isotherm.deploy import shift
@@ -123,7 +122,7 @@ def _cycles(how: str, policy: str, per_second: float, enough: Callable[[list[Any
     raw = keep(f"rollout-{'deferred' if how else 'rollback'}", rows)
     lost, n = sum(row["lost"] for row in rows), len(rows)
     p95 = statistics.quantiles([row["last_canary_answer"] for row in rows], n=20)[-1]
-    bound = chi2.ppf(0.95, 2 * lost + 2) / 2 / asked  # of a Poisson rate; 3/n where none was lost
+    bound = rate_bound(lost, asked)
     return [
         at_most(f"last canary answer, p95{how} (F2)", p95, 7, "s", n=n, raw=raw),
         at_most(f"API write of a rollback{how} (F2)", max(r["write"] for r in rows), 1, "s", n=n, raw=raw),

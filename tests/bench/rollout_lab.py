@@ -22,8 +22,7 @@ from bars import ROOT, Bar, at_most, exactly, keep, log
 from lab import parts, routes
 from lab.part import Lab, LabError
 from lab_lanes import Lane, Stage
-from rollout_load import Load
-from scipy.stats import chi2
+from rollout_load import Load, rate_bound
 from waiting import eventually
 
 from isotherm.deploy.routes import other
@@ -146,7 +145,7 @@ def _lost(on: Stage, how: str) -> list[Bar]:
         f"rollout-lab-{'deferred' if how else 'lost'}",
         {"cycles": rows, "asked": kinds, "bad": statuses, "errors": load.lost, "history": wrong},
     )
-    bound = chi2.ppf(0.95, 2 * len(bad) + 2) / 2 / asked  # of a Poisson rate; 3/n where none was lost
+    bound = rate_bound(len(bad), asked)
     shifts, slowest = 3 * len(rows), max(row["last_canary_answer"] for row in rows)
     return [
         at_most(f"requests lost in shifts on the lab{how} (F3)", len(bad), 0, f"of {asked}", n=asked, raw=raw,

@@ -82,7 +82,7 @@ def serving_runtime(image: str) -> Object:
     """ServingRuntime of this version of Isotherm with its predictor image."""
     return _render(
         "serving-runtime", name=runtime_name(), version=isotherm.__version__, image=image,
-        served_name=contract.SERVED_MODEL_NAME, port=contract.PREDICTOR_PORT,
+        served_name=contract.SERVED_MODEL_NAME, port=contract.PREDICTOR_PORT, model_mount=contract.MODEL_MOUNT,
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     shown = " (default: %(default)s)"
     parser.add_argument("--model_name", default=contract.SERVED_MODEL_NAME, help="name in the V1 and V2 URLs" + shown)
-    parser.add_argument("--model_dir", type=Path, default=Path("/mnt/models"), help="model folder" + shown)
+    parser.add_argument("--model_dir", type=Path, default=Path(contract.MODEL_MOUNT), help="model folder" + shown)
     parser.add_argument("--http_port", type=int, default=contract.PREDICTOR_PORT, help="port, 0: any free one" + shown)
     return parser.parse_args(arguments)
 
