@@ -105,12 +105,12 @@ def lost(on: Stage) -> list[Bar]:
 
 def deferred(on: Stage) -> list[Bar]:
     """F3 and F2 with idleConnectionTerminationPolicy Deferred: a kept connection gets one more answer."""
-    with _router(on, IDLE_CONNECTIONS[1]):
+    with _router(IDLE_CONNECTIONS[1]):
         return _lost(on, ", router Deferred")
 
 
 @contextmanager
-def _router(on: Stage, idle_connections: str) -> Iterator[None]:
+def _router(idle_connections: str) -> Iterator[None]:
     """Run the lab's router with another policy for idle connections; afterwards as it was."""
     lab, router = Lab(), parts.TABLE["router"]
     try:
