@@ -66,6 +66,26 @@ def test_a_training_leaves_one_run_one_model_and_a_whole_bundle_however_often_it
     assert_bundle(work / "model" / "bundle", first)
 
 
+def test_a_model_that_a_killed_attempt_did_not_finish_is_replaced_not_left_beside_the_whole_one(
+    tmp_path: Path, mlflow_url: str
+) -> None:
+    data, work = heatinv(tmp_path / "data"), tmp_path / "work"
+    flags = ("--epochs", "2", "--restarts", "1", "--mlflow", mlflow_url, "--experiment", "cut-off")
+    finish(start(data, work, *flags))
+    first, client = report(work), connect(mlflow_url)
+    client.delete_logged_model(first["model_uri"].removeprefix("models:/"))
+    experiment = client.get_experiment_by_name("cut-off").experiment_id
+    tags = {contract.TAG_MODEL_DIGEST: first["model_digest"]}
+    client.create_logged_model(experiment, name="model", source_run_id=first["run_id"], tags=tags)
+    another = client.create_run(experiment).info.run_id
+    other = client.create_logged_model(experiment, name="model", source_run_id=another, tags=tags)
+    finish(start(data, work, *flags))
+    found = {model.model_id: str(model.status) for model in client.search_logged_models([experiment])}
+    again = report(work)["model_uri"].removeprefix("models:/")
+    assert found.keys() == {again, other.model_id}, "another run's model is not ours to remove"
+    assert found[again] == "READY"
+
+
 def assert_logged(client: Any, run: Any, first: dict[str, Any]) -> None:
     assert run.info.run_name == contract.RUN_NAME
     assert run.info.status == "FINISHED"

@@ -134,10 +134,13 @@ def log_model(
 ) -> str:
     """Log the model as pt2 with `extra` files beside it, or find the one that a former attempt logged.
 
-    Returns `models:/m-...`.
+    One that a former attempt did not finish is removed: it would stay PENDING for ever. An attempt that still lives
+    against all expectation fails then, and finds this one's model when it is repeated. Returns `models:/m-...`.
     """
-    found = _find_model(client, run, digest)
+    found, unfinished = _find_models(client, run, digest)
     if found is None:
+        for model_id in unfinished:
+            client.delete_logged_model(model_id)
         import mlflow
         import mlflow.pytorch
         import torch
@@ -169,12 +172,13 @@ def log_model(
     return f"models:/{found}"
 
 
-def _find_model(client: MlflowClient, run: Run, digest: str) -> str | None:
+def _find_models(client: MlflowClient, run: Run, digest: str) -> tuple[str | None, list[str]]:
+    """Ids of this run's models of the digest: one that is READY, and those that are not."""
     wanted = f"tags.{contract.TAG_MODEL_DIGEST} = '{digest}'"
-    for model in client.search_logged_models([run.experiment_id], filter_string=wanted):
-        if model.source_run_id == run.run_id and str(model.status) in ("READY", "LoggedModelStatus.READY"):
-            return str(model.model_id)
-    return None
+    models = client.search_logged_models([run.experiment_id], filter_string=wanted)
+    mine = {str(m.model_id): str(m.status) for m in models if m.source_run_id == run.run_id}
+    ready = [name for name, status in mine.items() if status in ("READY", "LoggedModelStatus.READY")]
+    return next(iter(ready), None), [name for name in mine if name not in ready]
 
 
 def finish(client: MlflowClient, run: Run, files: Mapping[str, Sequence[Path]]) -> None:
