@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,26 +127,66 @@ def weights(route: Mapping[str, Any]) -> dict[str, int]:
     return {backend["name"]: 100 if backend.get("weight") is None else int(backend["weight"]) for backend in backends}
 
 
-def describe(
-    route: Mapping[str, Any], selected: Mapping[str, str], services: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Describe what a Route serves: `selected` maps its Services to names of InferenceServices in `services`."""
+@dataclass(frozen=True)
+class Behind:
+    """What stands behind a Service of a Route: a colour's InferenceService, and the notes about its model."""
+
+    colour: str
+    inference_service: str
+    notes: Mapping[str, str]
+
+
+def _behind_services(
+    api: Any, namespace: str, route: Mapping[str, Any], services: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Behind]:
+    """Follow each Service's selector to its InferenceService; those that select none are left out."""
+    found = {}
+    for service in weights(route):
+        name = _selected(api, namespace, service)
+        metadata = (services.get(name) or {}).get("metadata") or {}
+        colour = (metadata.get("labels") or {}).get(contract.LABEL_COLOUR, service)
+        if name:
+            found[service] = Behind(colour, name, metadata.get("annotations") or {})
+    return found
+
+
+def _front_of(route: Mapping[str, Any], services: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The InferenceService of driver isvc whose platform made this Route; None where there is none."""
+    for owner in route["metadata"].get("ownerReferences") or ():
+        stored = services.get(owner.get("name", "")) if owner.get("kind") == "InferenceService" else None
+        if stored and contract.ANNOTATION_SHIFT in (stored["metadata"].get("annotations") or {}):
+            return stored
+    return None
+
+
+def _behind_split(stored: Mapping[str, Any]) -> dict[str, Behind]:
+    """The predictor and the canary of an InferenceService, by the Services that KServe makes for them."""
+    from isotherm.deploy import splits
+
+    name, spec = stored["metadata"]["name"], stored["spec"]
+    predictors = [spec["predictor"], *(entry["predictor"] for entry in spec.get("canary") or ())]
+    return {
+        service: Behind(colour, name, predictor.get("annotations") or {})
+        for (colour, service), predictor in zip(splits.services(name).items(), predictors, strict=False)
+    }
+
+
+def describe(route: Mapping[str, Any], behind: Mapping[str, Behind], notes: Mapping[str, str]) -> dict[str, Any]:
+    """Describe what a Route serves: what is `behind` its Services, and the `notes` of its shifts."""
     split = weights(route)
-    annotations = route["metadata"].get("annotations") or {}
     total = sum(split.values())
-    backends = []
+    backends: list[dict[str, Any]] = []
     for service, weight in split.items():
-        metadata = (services.get(selected.get(service, "")) or {}).get("metadata") or {}
-        own = metadata.get("annotations") or {}
+        model = behind.get(service) or Behind(service, "", {})
         backends.append(
             {
                 "service": service,
-                "colour": (metadata.get("labels") or {}).get(contract.LABEL_COLOUR, service),
+                "colour": model.colour,
                 "share": weight / total if total else 0.0,
-                "inference_service": selected.get(service, ""),
-                "model_version": own.get(contract.ANNOTATION_MODEL_VERSION, ""),
-                "model_digest": own.get(contract.ANNOTATION_MODEL_DIGEST, ""),
-                "data_version": own.get(contract.ANNOTATION_DATA_VERSION, ""),
+                "inference_service": model.inference_service,
+                "model_version": model.notes.get(contract.ANNOTATION_MODEL_VERSION, ""),
+                "model_digest": model.notes.get(contract.ANNOTATION_MODEL_DIGEST, ""),
+                "data_version": model.notes.get(contract.ANNOTATION_DATA_VERSION, ""),
             }
         )
     live = [backend for backend in backends if backend["share"] > 0]
@@ -154,24 +195,34 @@ def describe(
         "route": route["metadata"]["name"],
         "namespace": route["metadata"].get("namespace", ""),
         "host": route["spec"].get("host", ""),
+        "driver": contract.DRIVER_ROUTE,
         "live_colour": only.get("colour", ""),
         "model_version": only.get("model_version", ""),
-        "model_digest": only.get("model_digest", "") or annotations.get(contract.ANNOTATION_LIVE_DIGEST, ""),
+        "model_digest": only.get("model_digest", "") or notes.get(contract.ANNOTATION_LIVE_DIGEST, ""),
         "data_version": only.get("data_version", ""),
-        "live_since": annotations.get(contract.ANNOTATION_LIVE_SINCE, ""),
+        "live_since": notes.get(contract.ANNOTATION_LIVE_SINCE, ""),
         "shifting": len(live) > 1,
         "backends": backends,
     }
 
 
+def _describe_split(route: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    from isotherm.deploy import splits
+
+    notes = splits.decode(stored["metadata"]["name"], stored["metadata"]["annotations"][contract.ANNOTATION_SHIFT])
+    return describe(route, _behind_split(stored), notes) | {"driver": contract.DRIVER_ISVC}
+
+
 def read_status(api: Any, namespace: str) -> list[dict[str, Any]]:
-    """Describe every Route of a namespace that has Isotherm's Services behind it."""
+    """Describe every Route of a namespace that leads to Isotherm's models, whoever splits its traffic."""
     services = {item["metadata"]["name"]: item for item in items(api, _INFERENCE_SERVICES, namespace)}
     described = []
     for route in items(api, _ROUTES, namespace):
-        selected = {service: _selected(api, namespace, service) for service in weights(route)}
-        if any(selected.values()):
-            described.append(describe(route, selected, services))
+        front = _front_of(route, services)
+        if front is not None:
+            described.append(_describe_split(route, front))
+        elif behind := _behind_services(api, namespace, route, services):
+            described.append(describe(route, behind, route["metadata"].get("annotations") or {}))
     return described
 
 
@@ -220,6 +271,8 @@ def rollback(options: argparse.Namespace) -> int:
         raise tekton.BadInput(what, remedy="name another with -n or --route; isotherm status lists them")
     services = {f"service-{backend['colour']}": backend["service"] for backend in found["backends"]}
     known = {key: value for key, value in services.items() if key in ("service-blue", "service-green")}
+    if found["driver"] == contract.DRIVER_ISVC:
+        known = {"driver": contract.DRIVER_ISVC}  # KServe names the Services
     if is_local:
         return _rollback_here(options, namespace, known)
     body = rollback_run(options.model, route, known | dict(options.param))

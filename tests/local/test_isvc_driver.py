@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from split_target import BAD, NAME, ONE, TWO, Target, dark, objects, quick, target
+from split_target import BAD, NAME, NAMESPACE, ONE, TWO, Target, dark, objects, quick, target
 from waiting import eventually
 
 from isotherm import contract, kube, tekton
 from isotherm.deploy import canary, guard, notices, settle, shift, shifts
 from isotherm.deploy.bake import Pace
+from isotherm_local import live
 
 __all__ = ["dark", "quick", "target"]
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # what KServe hands down to no pod
@@ -105,6 +106,18 @@ def test_a_plain_split_stays_and_a_rollback_ends_it(dark: Target) -> None:
     assert (report["problem"], report["after"], report["live_digest"]) == ("", {"blue": 100, "green": 0}, ONE)
     settled_on(dark, ONE)
     assert dark.shifter("previous", "", "rollback-1").shift()["outcome"] == "unchanged"
+
+
+def test_status_shows_both_models_of_an_inference_service(dark: Target) -> None:
+    api = dark.connect()._custom.api_client
+    eventually(lambda: [len(one["backends"]) for one in live.read_status(api, NAMESPACE)] == [2], 10)
+    [found] = live.read_status(api, NAMESPACE)
+    assert (found["route"], found["driver"], found["shifting"]) == (NAME, "isvc", False)
+    assert (found["live_colour"], found["model_digest"], found["model_version"]) == ("blue", ONE, "1.1.0")
+    dark.shifter("green", TWO, "run-2", weight=30).shift()
+    [found] = live.read_status(api, NAMESPACE)
+    shown = [(one["colour"], one["service"], one["share"], one["model_digest"]) for one in found["backends"]]
+    assert (found["shifting"], shown) == (True, [("blue", STABLE, 0.7, ONE), ("green", CANARY, 0.3, TWO)])
 
 
 def test_there_is_no_way_back_once_a_shift_is_settled(dark: Target) -> None:
