@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from isotherm.rollout.sequential import Bounds, Counts, Evidence, rate_llr
+
 sys.path.append(str(Path(__file__).parents[2] / "bench"))
 
+from argo_quality import least_requests
 from argo_rule import Limits, Phase, Result, Setting, assess, at_least, measured, settings, verdict
 
 FAILED, GOOD, ERROR, UNCLEAR = Phase.FAILED, Phase.SUCCESSFUL, Phase.ERROR, Phase.INCONCLUSIVE
@@ -92,3 +95,20 @@ def test_every_setting_offered_is_sure_enough_and_the_quickest_comes_first(inter
     assert all(one.aborted(0.01) <= 0.001 and one.aborted(0.05) >= 0.99 for one in found)
     assert found[0].seconds(0.05) == min(one.seconds(0.05) for one in found)
     assert found[0].count * interval <= 300
+
+
+def test_walds_own_test_needs_about_the_least_that_any_test_needs() -> None:
+    healthy, bad, bounds, rng = 0.01, 0.05, Bounds.of(0.01, 0.01), random.Random(2)
+
+    def ended(rate: float) -> tuple[Evidence, int]:
+        llr, requests = 0.0, 0
+        while (found := bounds.evidence(llr)) is Evidence.OPEN:
+            llr, requests = llr + rate_llr(Counts(int(rng.random() < rate), 1), healthy, bad), requests + 1
+        return found, requests
+
+    good, ill = [ended(healthy) for _ in range(4000)], [ended(bad) for _ in range(4000)]
+    aborted = sum(one is Evidence.WORSE for one, _ in good) / len(good)
+    missed = sum(one is Evidence.FINE for one, _ in ill) / len(ill)
+    mean = sum(requests for _, requests in ill) / len(ill)
+    # That 20 of 4000 are aborted is known to a fifth only, which is a twentieth of the logarithm in the bound.
+    assert mean / least_requests(healthy, bad, aborted, missed) == pytest.approx(1.0, abs=0.1)
