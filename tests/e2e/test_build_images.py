@@ -128,7 +128,7 @@ def test_a_push_to_the_code_builds_every_family_and_says_its_digest(builds: Spac
         sent[file] = keys.code_push("isotherm", sha)
     eventually(lambda: sent["images/ops/Containerfile"] in builds.kubectl("get", "pipelineruns", "-o", "name"), 30)
     ended = builds.wait(sent["images/ops/Containerfile"], 300)
-    assert ended.succeeded, (ended.condition, [builds.log(run) for run in ended.task_runs])
+    assert ended.succeeded, "\n".join([str(ended.condition), *(builds.log(run) for run in ended.task_runs)])
     assert ended.results["revision"] == head.strip()
     assert set(ended.results) == {"revision", *(f"{family}-digest" for family in FAMILIES)}
     for family in FAMILIES:

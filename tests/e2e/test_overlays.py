@@ -155,4 +155,5 @@ def approve(prod: Catalog, ended: Finished) -> None:
     ]
     name = f"approve-{registered['model-version']}"
     promoted = prod.wait(prod.pipeline_run("blue-green", name, params, workspaces=workspaces))
-    assert promoted.succeeded, (promoted.states(), [prod.log(run)[-600:] for run in promoted.task_runs])
+    logs = [prod.log(run)[-1500:] for run in promoted.task_runs]
+    assert promoted.succeeded, "\n".join([str(promoted.states()), *logs])  # pytest cuts what is no string

@@ -311,9 +311,11 @@ def test_of_two_first_deployments_the_one_that_lost_its_colour_gives_way_and_the
     with started(tmp_path_factory.mktemp("rivals"), mlflow_url) as target, ThreadPoolExecutor(1) as beside:
         slow, fast = target.register(ONE), target.register(TWO)
         look = readiness.unready_endpoints
-        monkeypatch.setattr(
-            readiness, "unready_endpoints", lambda e, digest: "kept" if digest == slow.digest else look(e, digest)
-        )
+
+        def kept(found: Any, digest: str, least: int) -> str:
+            return "kept" if digest == slow.digest else look(found, digest, least)
+
+        monkeypatch.setattr(readiness, "unready_endpoints", kept)
         waiting = beside.submit(target.deploy, slow, "run-1")
         blue = f"{target.model_name}-blue"
         while target.cluster.get(kube.INFERENCE_SERVICE, blue) is None:

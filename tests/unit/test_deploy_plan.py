@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import deploy, plan, readiness, render, routes
+from isotherm.deploy import deploy, plan, readiness, render, routes, splits
 
 DIGEST, ELSE, NONE = "d" * 64, "e" * 64, ""
 SERVICES = routes.pair("blue", "green")
@@ -190,6 +190,8 @@ def deployment(**changes: Any) -> kube.Object:
         ({"claim": "run-0"}, "earlier run's claim"),
         ({"observedGeneration": 2}, "has not seen"),
         ({"readyReplicas": 1}, "1 of 2 pods ready"),
+        ({"wanted": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}, "1 of 2 pods ready"),  # an autoscaler
+        ({"wanted": 3, "replicas": 3, "updatedReplicas": 3}, ""),  # it adds one: two serve
         ({"updatedReplicas": 1}, "1 of them new"),
         ({"replicas": 3}, "3 in all"),
         ({"wanted": 0}, "scaled to 0"),
@@ -197,10 +199,31 @@ def deployment(**changes: Any) -> kube.Object:
     ids=str,
 )
 def test_a_rollout_is_whole_or_says_what_is_missing(changes: dict[str, Any], reason: str) -> None:
-    missing = readiness.missing_from_rollout(deployment(**changes), DIGEST, "run-1")
+    missing = readiness.missing_from_rollout(deployment(**changes), DIGEST, "run-1", least=2)
     assert reason in missing
     assert bool(missing) is bool(reason)
     assert "has not made" in readiness.missing_from_rollout(None, DIGEST, "run-1")
+
+
+def test_the_least_number_of_pods_is_the_inference_services_without_what_it_lends_to_its_canary() -> None:
+    def service(**spec: Any) -> kube.Object:
+        return {"metadata": {"name": "plate"}, "spec": spec}
+
+    canary = {"predictor": {"name": contract.CANARY_NAME, "minReplicas": 2}, "trafficPercent": 10}
+    both = service(predictor={"minReplicas": 5}, canary=[canary])
+    of_canary = splits.services("plate")["green"]
+    assert readiness.least_pods(service(predictor={"minReplicas": 3}), "plate-predictor") == 3
+    assert (readiness.least_pods(both, "plate-predictor"), readiness.least_pods(both, of_canary)) == (3, 2)
+    assert readiness.least_pods(service(predictor={"minReplicas": 0}), "plate-predictor") == 1
+    assert readiness.least_pods(None, "plate-predictor") == 1
+
+
+def test_a_pod_more_that_starts_takes_nothing_from_those_that_serve() -> None:
+    starting = readiness.Endpoint("127.0.0.1", 1, ready=False)
+    assert readiness.unready_endpoints([starting], DIGEST) == "0 of 1 endpoints ready; http://127.0.0.1:1 is not ready"
+    dead = readiness.Endpoint("127.0.0.1", 1, ready=True)
+    assert "127.0.0.1:1 does not answer" in readiness.unready_endpoints([dead, starting], DIGEST)
+    assert "1 of 2 endpoints ready" in readiness.unready_endpoints([dead, starting], DIGEST, least=2)
 
 
 def test_the_clusters_own_words_are_passed_on() -> None:

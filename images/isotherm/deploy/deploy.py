@@ -187,7 +187,7 @@ def _carry_out(request: Request, cluster: kube.Cluster, prepared: Prepared, bund
         workload=prepared.workload, beat=lambda: _give_way(request, cluster, prepared),
     )  # fmt: skip
     _say(f"{name} is ready after {seconds:.1f} s")
-    found = readiness.endpoints(cluster, prepared.workload)
+    found = readiness.ready(cluster, prepared.workload)
     tested = smoke.check(found, bundle.metadata.samples, digest)
     _say(f"{tested['endpoints']} endpoint(s) repeat the evaluated predictions to {tested['max_abs_difference']:.1e}")
     if request.driver == contract.DRIVER_ISVC:

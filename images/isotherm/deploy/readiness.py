@@ -1,8 +1,11 @@
 """Whether a colour is ready: the expected pod template is rolled out and every endpoint answers with its digest.
 
-Reads   the colour's Deployment, InferenceService status (for the reason only: its condition can be stale),
-        EndpointSlices, and `GET /v2/models/<name>` of each endpoint
+Reads   the colour's Deployment, InferenceService (the least number of pods; its status for the reason only, as its
+        condition can be stale), EndpointSlices, and `GET /v2/models/<name>` of each endpoint that is ready
 Writes  nothing
+
+The least number of pods is what counts, not the Deployment's: KServe makes it with one pod, which an autoscaler raises
+to `minReplicas` some 15 s later, and further under load; a pod more that starts takes nothing from those that serve.
 """
 
 from __future__ import annotations
@@ -61,8 +64,25 @@ def _of_slice(one: kube.Object) -> list[Endpoint]:
     return found
 
 
-def missing_from_rollout(deployment: kube.Object | None, digest: str, claimed_by: str) -> str:
-    """Say what a Deployment still lacks; empty when the pod template with this digest is rolled out whole.
+def least_pods(inference_service: kube.Object | None, workload: str) -> int:
+    """How many pods a predictor, or the canary that `workload` names, has at least; 1 where nothing says so.
+
+    The predictor's own number holds what it lends to its canary (`render.promoted`).
+    """
+    spec = (inference_service or {}).get("spec") or {}
+    own, *others = (
+        int(one.get("minReplicas") or 1)
+        for one in (spec.get("predictor") or {}, *(entry.get("predictor") or {} for entry in spec.get("canary") or []))
+    )
+    name = ((inference_service or {}).get("metadata") or {}).get("name", "")
+    if others and workload == render.predictor_name(f"{name}-{contract.CANARY_NAME}"):
+        return others[0]
+    return max(1, own - sum(others))
+
+
+def missing_from_rollout(deployment: kube.Object | None, digest: str, claimed_by: str, least: int = 1) -> str:
+    """Say what a Deployment still lacks; empty when all its pods are of the template with this digest and at least
+    `least` of them are ready.
 
     KServe hands the InferenceService's annotations down to the pods, so a new claim rolls them too.
     """
@@ -77,15 +97,11 @@ def missing_from_rollout(deployment: kube.Object | None, digest: str, claimed_by
         return "the pod template carries an earlier run's claim"
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 1):
         return "the Deployment's controller has not seen its newest version"
-    wanted = spec.get("replicas", 1)
-    if wanted < 1:
+    if spec.get("replicas", 1) < 1:
         return "the Deployment is scaled to 0"
-    counts = {name: status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas")}
-    if any(count != wanted for count in counts.values()):
-        return (
-            f"{counts['readyReplicas']} of {wanted} pods ready, {counts['updatedReplicas']} of them new, "
-            f"{counts['replicas']} in all"
-        )
+    total, new, serving = (status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas"))
+    if new != total or serving < least:
+        return f"{serving} of {least} pods ready, {new} of them new, {total} in all"
     return ""
 
 
@@ -113,16 +129,20 @@ def complaints(deployment: kube.Object | None, inference_service: kube.Object | 
     return "; ".join(unique)[:600]
 
 
-def unready_endpoints(found: Sequence[Endpoint], digest: str) -> str:
-    """Ask every endpoint which model it serves; say which one does not answer with this digest, or empty."""
+def unready_endpoints(found: Sequence[Endpoint], digest: str, least: int = 1) -> str:
+    """Ask every endpoint that takes requests which model it serves; say which does not answer with this digest, or that
+    there are less than `least`; else empty.
+    """
     import httpx
 
     if not found:
         return "the Service has no endpoints"
+    taking = [endpoint for endpoint in found if endpoint.ready]
+    if len(taking) < least:
+        waiting = next((f"; {endpoint.url} is not ready" for endpoint in found if not endpoint.ready), "")
+        return f"{len(taking)} of {least} endpoints ready{waiting}"
     with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False) as client:
-        for endpoint in found:
-            if not endpoint.ready:
-                return f"endpoint {endpoint.url} is not ready"
+        for endpoint in taking:
             try:
                 answer = client.get(endpoint.url + MODEL_PATH)
             except httpx.HTTPError as error:
@@ -140,13 +160,15 @@ def state(
 
     `workload` names the Deployment where it is not `<isvc>-predictor`.
     """
-    deployment = cluster.get(kube.DEPLOYMENT, workload or render.predictor_name(inference_service))
-    lacking = missing_from_rollout(deployment, digest, claimed_by)
+    workload = workload or render.predictor_name(inference_service)
+    stored, deployment = cluster.get(kube.INFERENCE_SERVICE, inference_service), cluster.get(kube.DEPLOYMENT, workload)
+    least = least_pods(stored, workload)
+    lacking = missing_from_rollout(deployment, digest, claimed_by, least)
     if not lacking:
-        lacking = unready_endpoints(endpoints(cluster, service), digest)
+        lacking = unready_endpoints(endpoints(cluster, service), digest, least)
     if not lacking:
         return ""
-    reason = complaints(deployment, cluster.get(kube.INFERENCE_SERVICE, inference_service))
+    reason = complaints(deployment, stored)
     return f"{lacking} ({reason})" if reason else lacking
 
 
