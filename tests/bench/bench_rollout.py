@@ -1,7 +1,7 @@
 """Measure the bars of a traffic shift afresh and write build/bench/rollout.json.
 
 Usage: PYTHONPATH=tests:scripts:images python tests/bench/bench_rollout.py [GROUP ...]
-Groups: gate absence split rollback deferred crash rivals foreign ambiguous deadman bites judges
+Groups: gate absence split rollback deferred crash crash_tasks rivals foreign ambiguous deadman bites judges
         lab-split lab-lost lab-deferred lab-live lab-crash lab-rivals lab-ambiguous lab-foreign lab-deadman
         argo (only when named)
 
@@ -29,6 +29,7 @@ import gate_quality
 import rollout_argo
 import rollout_faults
 import rollout_lab
+import task_crash
 import test_bake
 from bars import Bar, at_most, exactly, keep, report
 from local_target import route as route_object
@@ -159,10 +160,8 @@ def _cycle(one: Stage, per_second: float, number: int, *, one_more: bool) -> dic
     }  # fmt: skip
 
 
-GROUPS: dict[str, Callable[[], list[Bar]]] = {
-    one.__name__: one
-    for one in (gate, absence, split, rollback, deferred, *rollout_faults.GROUPS, *rollout_argo.GROUPS)
-} | rollout_lab.GROUPS
+HERE = (gate, absence, split, rollback, deferred, *rollout_faults.GROUPS, task_crash.crash_tasks, *rollout_argo.GROUPS)
+GROUPS: dict[str, Callable[[], list[Bar]]] = {one.__name__: one for one in HERE} | rollout_lab.GROUPS
 ON_THE_LAB = ("argo",)
 
 

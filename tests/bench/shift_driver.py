@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import door
+import task_program
 import yaml
 from lab_lanes import EXPIRY_SECONDS, NAMESPACE, UID, Lane
 from lab_objects import ROOT, VERSIONS, task
@@ -25,7 +23,6 @@ from lab_objects import ROOT, VERSIONS, task
 from isotherm import contract
 
 MODULE = ("-m", "isotherm.deploy.shift")
-REFERENCE = re.compile(r"\$\((params|workspaces|results)\.([a-z0-9-]+)(?:\.path)?\)")
 # Task's defaults divided by 10, and probes at ten times their rate: the judge needs as many as ever.
 PACE = {
     "verify-requests": "50", "verify-timeout-seconds": "40", "expiry-seconds": f"{EXPIRY_SECONDS:g}",
@@ -44,16 +41,8 @@ def params(lane: Lane, uid: str = UID, **changes: str) -> dict[str, str]:
 
 
 def environment(given: dict[str, str], folder: Path) -> dict[str, str]:
-    """The step's variables: params as given or by default, results and reports in a folder, no optional workspace."""
-    spec = task()["spec"]
-    values = {("params", one["name"]): one.get("default", "") for one in spec["params"]}
-    values |= {("params", name): value for name, value in given.items()}
-    values |= {("results", one["name"]): str(folder / one["name"]) for one in spec["results"]}
-    values |= {("workspaces", one["name"]): "" for one in spec["workspaces"]} | {("workspaces", "reports"): str(folder)}
-    return {
-        one["name"]: REFERENCE.sub(lambda found: values[found[1], found[2]], one["value"])
-        for one in spec["steps"][0]["env"]
-    }
+    """The step's variables, reports and results in one folder."""
+    return task_program.environment(task(), given, {"reports": folder}, folder)
 
 
 class Driver:
@@ -106,51 +95,32 @@ class Driver:
         return lines[-1][:300] if lines else ""
 
 
-@dataclass
-class Door:
-    """What passes to the API server, and the write at which the writer is killed: before it is done, or right after.
+class Door(door.Door):
+    """Before the lab's API server, for a driver of a lane.
 
     A write is called `weights N` (N % for green), `heartbeat at N`, `confirm`, or `event`.
     """
 
-    lane: Lane
-    at: str = ""
-    after: bool = False
-    kill: Callable[[], None] = lambda: None
-    struck: bool = False
-    writes: list[str] = field(default_factory=list)
-    share: int = 0  # of green, as it was written last
+    def __init__(self, lane: Lane, at: str = "", after: bool = False) -> None:
+        super().__init__(at, after=after)
+        self.lane = lane
+        self.share = 0  # of green, as it was written last
 
     def __enter__(self) -> Door:
+        super().__enter__()
         self._client = self.lane.client()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Passing)
-        self._server.daemon_threads = True
-        self._server.door = self  # type: ignore[attr-defined]
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
         self.kubeconfig = self.lane.folder / "door.kubeconfig"
-        self.kubeconfig.write_text(yaml.safe_dump(_kubeconfig(f"http://127.0.0.1:{self._server.server_port}")))
+        self.kubeconfig.write_text(yaml.safe_dump(_kubeconfig(self.url)))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def passed(self, verb: str, path: str, headers: dict[str, str], body: bytes) -> Any | None:
-        """The API server's answer; None where the writer is dead and nobody is there to hear it."""
-        name = self._write(verb, json.loads(body)) if verb in ("POST", "PATCH") else ""
-        mine = bool(name) and name == self.at and not self.struck
-        self.writes += [name] if name else []
-        self.struck = self.struck or mine
-        if mine and not self.after:
-            self.kill()
-            return None
-        answer = self._client.rest_client.pool_manager.request(
-            verb, self._client.configuration.host + path, headers=headers, body=body or None, retries=False
+    def forward(self, verb: str, path: str, headers: dict[str, str], body: bytes) -> Any:
+        url = self._client.configuration.host + path
+        return self._client.rest_client.pool_manager.request(
+            verb, url, headers=headers, body=body or None, retries=False, decode_content=False
         )
-        if mine:
-            self.kill()
-            return None
-        return answer
+
+    def named(self, verb: str, path: str, body: bytes) -> str:
+        return self._write(verb, json.loads(body)) if verb in ("POST", "PATCH") else ""
 
     def _write(self, verb: str, body: dict[str, Any]) -> str:
         if verb == "POST":
@@ -161,28 +131,6 @@ class Door:
             self.share = sum(one["weight"] for one in backends if one["name"] == self.lane.services["green"])
             return f"weights {self.share}"
         return "confirm" if notes[contract.ANNOTATION_SHIFT_EXPIRES] is None else f"heartbeat at {self.share}"
-
-
-class _Passing(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = {name: self.headers[name] for name in ("Accept", "Content-Type") if name in self.headers}
-        answer = self.server.door.passed(self.command, self.path, headers, body)  # type: ignore[attr-defined]
-        if answer is None:
-            self.close_connection = True
-            return
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
-        self.send_header("Content-Length", str(len(answer.data)))
-        self.end_headers()
-        self.wfile.write(answer.data)
-
-    do_POST = do_PATCH = do_GET
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
 
 
 def _kubeconfig(server: str) -> dict[str, Any]:
