@@ -65,19 +65,13 @@ def _of_slice(one: kube.Object) -> list[Endpoint]:
 
 
 def least_pods(inference_service: kube.Object | None, workload: str) -> int:
-    """How many pods a predictor, or the canary that `workload` names, has at least; 1 where nothing says so.
-
-    The predictor's own number holds what it lends to its canary (`render.promoted`).
-    """
-    spec = (inference_service or {}).get("spec") or {}
-    own, *others = (
-        int(one.get("minReplicas") or 1)
-        for one in (spec.get("predictor") or {}, *(entry.get("predictor") or {} for entry in spec.get("canary") or []))
-    )
-    name = ((inference_service or {}).get("metadata") or {}).get("name", "")
-    if others and workload == render.predictor_name(f"{name}-{contract.CANARY_NAME}"):
-        return others[0]
-    return max(1, own - sum(others))
+    """How many pods a predictor, or the canary that `workload` names, has at least; 1 where nothing says so."""
+    if inference_service is None:
+        return 1
+    name, spec = inference_service["metadata"]["name"], inference_service["spec"]
+    if workload == render.predictor_name(f"{name}-{contract.CANARY_NAME}"):
+        return int(max([1, *(entry["predictor"].get("minReplicas", 1) for entry in spec.get("canary") or [])]))
+    return render.own_replicas(spec)
 
 
 def missing_from_rollout(deployment: kube.Object | None, digest: str, claimed_by: str, least: int = 1) -> str:

@@ -147,6 +147,12 @@ def canary(predictor: Object, share: int) -> Object:
     return {"predictor": {"name": contract.CANARY_NAME, **predictor, "model": model}, "trafficPercent": share}
 
 
+def own_replicas(spec: Object) -> int:
+    """Least number of the predictor's own pods by an InferenceService's `spec`: without what it lends to its canary."""
+    lent = sum(entry["predictor"].get("minReplicas", 1) for entry in spec.get("canary") or [])
+    return int(max(1, spec["predictor"].get("minReplicas", 1) - lent))
+
+
 def promoted(canary: Object) -> Object:
     """What `spec.predictor` takes over of a canary's predictor: its model and notes, under the track of the predictor.
 

@@ -77,8 +77,7 @@ def _first(request: Request, model: RegisteredModel, predictor: kube.Object) -> 
 
 def _canary(split: splits.Split, predictor: kube.Object, replicas: int) -> kube.Object:
     """The entry without traffic, and the replicas lent to it: KServe takes a canary's off the predictor's."""
-    lent = split.spec.canary[0].predictor.minReplicas if split.spec.canary else 0
-    own = max(1, split.spec.predictor.minReplicas - lent)
+    own = render.own_replicas(split.stored["spec"])
     entry = render.canary(predictor, split.weights[GREEN])
     return {
         "metadata": {"name": split.name},

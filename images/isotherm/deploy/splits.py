@@ -272,8 +272,8 @@ class Splits:
         """Take the canary out, and with it the replicas that the predictor lent to it. Raises `kube.Conflict`."""
         if split.canary is None or split.live != BLUE:
             raise ValueError(f"{split} has no canary without traffic")
-        own = split.spec.predictor.minReplicas - split.spec.canary[0].predictor.minReplicas
-        return self._write(split, {"canary": None, "predictor": {"minReplicas": max(1, own)}}, notes or {})
+        own = render.own_replicas(split.stored["spec"])
+        return self._write(split, {"canary": None, "predictor": {"minReplicas": own}}, notes or {})
 
     def adopt(self, split: Split) -> Split:
         """Give the predictor the canary's model, while the canary has all traffic. Raises `kube.Conflict`."""

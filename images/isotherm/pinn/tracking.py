@@ -139,14 +139,14 @@ def log_model(
     """
     found, unfinished = _find_models(client, run, digest)
     if found is None:
-        for model_id in unfinished:
-            client.delete_logged_model(model_id)
         import mlflow
         import mlflow.pytorch
         import torch
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
 
+        for model_id in unfinished:
+            client.delete_logged_model(model_id)
         with torch.no_grad():
             columns = module(torch.from_numpy(example)).shape[1]
         signature = ModelSignature(
