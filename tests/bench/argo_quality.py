@@ -88,6 +88,13 @@ def least_requests(healthy: float, bad: float, aborted: float, missed: float) ->
     return must / tells
 
 
+def least(rate: float, aborted: float, missed: float) -> dict[str, float]:
+    """The least time of any judge with these shares; one that no stream showed counts as one stream's."""
+    aborted, missed = max(aborted, 1 / HEALTHY_STREAMS), max(missed, 1 / STREAMS)
+    seconds = least_requests(HEALTHY, rate, aborted, missed) / PER_SECOND
+    return {"errors": rate, "aborted": aborted, "missed": missed, "seconds": seconds}
+
+
 def _argo(interval: int, wrong: float = EQUAL) -> str:
     return f"argo {interval} s" + (", lenient" if wrong == LENIENT else "")
 
@@ -141,15 +148,11 @@ def judges() -> list[Bar]:
     sides = ("ours", *map(_argo, INTERVALS))
     healthy = {judge: found[judge, HEALTHY]["aborted"] for judge in sides}
     missed = {rate: 1 - found["ours", rate]["aborted"] for rate in (BAD, WORST)}
-    # No judge is faster: with as few false aborts and misses as ours, and with all that may be wrong.
     bounds = [
-        {"errors": rate, "aborted": aborted, "missed": miss,
-         "seconds": least_requests(HEALTHY, rate, aborted, miss) / PER_SECOND}
+        bound
         for rate in (BAD, WORST)
-        for aborted, miss in (
-            (max(healthy["ours"], 1 / HEALTHY_STREAMS), max(missed[rate], 1 / STREAMS)), (LENIENT, LENIENT)
-        )
-    ]  # fmt: skip
+        for bound in (least(rate, healthy["ours"], missed[rate]), least(rate, LENIENT, LENIENT))
+    ]
     for one in bounds:
         print("no judge is faster at  " + "  ".join(f"{name} {value:.4g}" for name, value in one.items()))
     raw = keep("rollout-argo-judges", {"argo": chosen, "table": table, "bounds": bounds})
