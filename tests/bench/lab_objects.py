@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import task_program
 import yaml
 
 from isotherm import contract
@@ -28,8 +29,7 @@ def _documents(path: str) -> Iterator[Object]:
 
 def task() -> Object:
     """Task route-shift as the catalog has it."""
-    [found] = _documents("tasks/route-shift/route-shift.yaml")
-    return found
+    return task_program.task("route-shift")
 
 
 def catalog(lanes: Mapping[str, routes.Services], namespace: str) -> Iterator[Object]:

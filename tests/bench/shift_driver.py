@@ -6,10 +6,8 @@ Its environment is the Task's own: every variable of its step, filled in from pa
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import door
 import task_program
 import yaml
 from lab_lanes import EXPIRY_SECONDS, NAMESPACE, UID, Lane
-from lab_objects import ROOT, VERSIONS, task
+from lab_objects import VERSIONS, task
 
 from isotherm import contract
 
@@ -53,14 +51,8 @@ class Driver:
     ) -> None:
         self.folder = lane.folder / given["pipeline-run-uid"]
         self.folder.mkdir(exist_ok=True)
-        env = environment(given, self.folder) | {
-            "PATH": os.environ["PATH"], "HOME": str(self.folder), "KUBECONFIG": str(kubeconfig),
-            "PYTHONPATH": str(ROOT / "images"),
-        }  # fmt: skip
-        with (self.folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *command], env=env, cwd=self.folder, stdin=subprocess.PIPE, stdout=log, stderr=log
-            )
+        variables = environment(given, self.folder) | {"KUBECONFIG": str(kubeconfig)}
+        self.process = task_program.start(command, variables, self.folder)
 
     def go(self) -> None:
         """Tell a program that waits for it to begin."""
@@ -91,8 +83,7 @@ class Driver:
 
     def last_line(self) -> str:
         """What it said last."""
-        lines = (self.folder / "log").read_text(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else ""
+        return task_program.said(self.folder)
 
 
 class Door(door.Door):

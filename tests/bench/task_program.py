@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from bars import ROOT
+
+from isotherm_local.processes import last_line
 
 REFERENCE = re.compile(r"\$\((params|workspaces|results)\.([a-z0-9-]+)(?:\.path)?\)")
 
@@ -39,11 +41,15 @@ def environment(
     }
 
 
-def start(
-    of: Mapping[str, Any], variables: Mapping[str, str], folder: Path, *arguments: str
-) -> subprocess.Popen[bytes]:
-    """Start the step's program with these variables; its log is `folder/log`."""
-    [_, *module] = of["spec"]["steps"][0]["command"]
+def start(command: Sequence[str], variables: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    """Start Python with these arguments and variables in a folder; its log is `folder/log`, anew with each start."""
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT / "images")} | dict(variables)
-    with (folder / "log").open("ab") as log:
-        return subprocess.Popen([sys.executable, *module, *arguments], env=env, cwd=folder, stdout=log, stderr=log)
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, *command], env=env, cwd=folder, stdin=subprocess.PIPE, stdout=log, stderr=log
+        )
+
+
+def said(folder: Path) -> str:
+    """What the program said last."""
+    return last_line(folder / "log")[:300]
