@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from list_watch_server import ListWatchServer
 from local_target import named
 
@@ -70,6 +71,13 @@ def pod_servers() -> Iterator[Callable[[str], int]]:
         server.server_close()
 
 
+def _listens(process: psutil.Process, port: int) -> bool:
+    try:
+        return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in process.connections("tcp4"))
+    except psutil.Error:
+        return False  # it has ended meanwhile
+
+
 class Router:
     """A running router; subclasses say over which API."""
 
@@ -108,12 +116,26 @@ class Router:
         """The HAProxy that runs now."""
         return read_children(self.state / CHILDREN_FILE)["haproxy"][0]
 
+    def accepting(self) -> list[int]:
+        """The workers that listen for clients.
+
+        For some milliseconds of a reload these are two: the new one answers already while the old one still accepts
+        what it then closes unanswered, as the policy Immediate has it.
+        """
+        try:
+            workers = psutil.Process(self.haproxy().pid).children()
+        except psutil.NoSuchProcess:
+            return []
+        return [worker.pid for worker in workers if _listens(worker, self.listeners.http_port)]
+
     def settled(self) -> bool:
-        """Tell whether HAProxy runs what the API says and every Route has its host and status."""
+        """Tell whether HAProxy runs what the API says, one worker of it, and every Route has its host and status."""
         snapshot = self.snapshot()
         if not all(admission.host_of(route) for route in snapshot.routes):
             return False
         if self.reader.generation() != render(translate(snapshot), self.listeners).generation:
+            return False
+        if len(self.accepting()) != 1:
             return False
         verdicts = admission.decide(snapshot.routes)
         return all(
