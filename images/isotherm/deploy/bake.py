@@ -171,11 +171,11 @@ class Step:
         """What every source counted since the last sound look, as one look; a problem of one makes it one."""
         merged: dict[str, tuple[Counts, Counts]] = {}
         read: dict[int, Pair] = {}
-        now = self._clock.now()
         for number, source in enumerate(self._sources):
             after = source.read(self._models.canary), source.read(self._models.stable)
             before = self._before.get(number)
-            look = samples.look(before or (EMPTY, EMPTY), after, self._expected, now)
+            # The clock is read after the samples: one that took long to fetch is no sample from the future.
+            look = samples.look(before or (EMPTY, EMPTY), after, self._expected, self._clock.now())
             canary, stable = after
             if look.problem or canary is None or stable is None:
                 self._changed = self._changed or self._strangers(after)

@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -113,6 +113,15 @@ def test_a_bad_canary_is_rolled_back_before_it_has_baked(seed: int, tmp_path: Pa
     assert found.verdict is Verdict.ROLLBACK
     assert found.seconds < PACE.bake
     assert "is worse" in found.reason
+
+
+def test_readings_that_take_their_time_are_none_from_the_future(tmp_path: Path) -> None:
+    def slow(one: World, _colour: str, reading: Reading) -> Reading:
+        one.time.at += 1.5 * PACE.interval  # both together take three, a sample is fresh for two
+        return replace(reading, at=one.time.at)
+
+    one = world(0.01)
+    assert baked(one, tmp_path, Changed(one, slow)).verdict is Verdict.PROMOTE
 
 
 def test_what_both_models_do_is_no_reason_for_a_rollback(tmp_path: Path) -> None:
