@@ -202,6 +202,7 @@ def describe(route: Mapping[str, Any], behind: Mapping[str, Behind], notes: Mapp
         "data_version": only.get("data_version", ""),
         "live_since": notes.get(contract.ANNOTATION_LIVE_SINCE, ""),
         "shifting": len(live) > 1,
+        "problem": "",
         "backends": backends,
     }
 
@@ -209,8 +210,12 @@ def describe(route: Mapping[str, Any], behind: Mapping[str, Behind], notes: Mapp
 def _describe_split(route: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     from isotherm.deploy import splits
 
-    notes = splits.decode(stored["metadata"]["name"], stored["metadata"]["annotations"][contract.ANNOTATION_SHIFT])
-    return describe(route, _behind_split(stored), notes) | {"driver": contract.DRIVER_ISVC}
+    notes, problem = {}, ""
+    try:
+        notes = splits.decode(stored["metadata"]["name"], stored["metadata"]["annotations"][contract.ANNOTATION_SHIFT])
+    except tekton.Refused as error:  # what serves is known all the same, and so are the other Routes
+        problem = error.line()
+    return describe(route, _behind_split(stored), notes) | {"driver": contract.DRIVER_ISVC, "problem": problem}
 
 
 def read_status(api: Any, namespace: str) -> list[dict[str, Any]]:
@@ -245,6 +250,8 @@ def print_status(target: tuple[Any, str, bool], namespace: str, as_json: bool) -
             print(f"  live     {entry['live_colour'] or 'nothing'}{since}  ({split})")
             print(f"  model    {entry['model_version'] or '?'}  digest {entry['model_digest'][:12] or '?'}")
             print(f"  data     {entry['data_version'] or '?'}")
+        if entry["problem"]:
+            print(f"  problem  {entry['problem']}")
     return 0
 
 

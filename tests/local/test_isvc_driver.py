@@ -118,6 +118,9 @@ def test_status_shows_both_models_of_an_inference_service(dark: Target) -> None:
     [found] = live.read_status(api, NAMESPACE)
     shown = [(one["colour"], one["service"], one["share"], one["model_digest"]) for one in found["backends"]]
     assert (found["shifting"], shown) == (True, [("blue", STABLE, 0.7, ONE), ("green", CANARY, 0.3, TWO)])
+    dark.patch({"metadata": {"annotations": {contract.ANNOTATION_SHIFT: "[]"}}})
+    [found] = live.read_status(api, NAMESPACE)
+    assert ("unreadable annotation" in found["problem"], len(found["backends"])) == (True, 2)
 
 
 def test_there_is_no_way_back_once_a_shift_is_settled(dark: Target) -> None:
