@@ -79,11 +79,17 @@ def route_file() -> str:
     return str(yaml.safe_dump({**header, "spec": spec}))
 
 
+def made(kubeconfig: Path, command: str) -> None:
+    """Make the Route, by create or apply, and wait for the router's word: a Route that it just writes to conflicts."""
+    oc(kubeconfig, "delete", "route", ROUTE, "--ignore-not-found")
+    oc(kubeconfig, command, "-f", "-", stdin=route_file())
+    oc(kubeconfig, "wait", f"route/{ROUTE}", "--for=jsonpath={.status.ingress[0].conditions}", "--timeout=60s")
+
+
 @pytest.fixture
 def a_route(kubeconfig: Path) -> None:
     """A Route as kserve-deploy makes it: created, not applied."""
-    oc(kubeconfig, "delete", "route", ROUTE, "--ignore-not-found")
-    oc(kubeconfig, "create", "-f", "-", stdin=route_file())
+    made(kubeconfig, "create")
 
 
 @pytest.mark.usefixtures("a_route")
@@ -104,8 +110,7 @@ def test_the_plain_command_is_refused_by_a_crd_and_changes_nothing(kubeconfig: P
 
 
 def test_a_route_that_was_applied_cannot_be_applied_again_after_it(kubeconfig: Path) -> None:
-    oc(kubeconfig, "delete", "route", ROUTE, "--ignore-not-found")
-    oc(kubeconfig, "apply", "-f", "-", stdin=route_file())
+    made(kubeconfig, "apply")
     pipe(kubeconfig, SHIFT)
     _, complaint = oc(kubeconfig, "apply", "-f", "-", stdin=route_file(), check=False)
     assert "metadata.resourceVersion" in complaint, "docs/parity.md says so"
