@@ -57,17 +57,17 @@ def test_root_is_the_catalog_without_a_namespace() -> None:
 
 DIFFERENCES = {
     "dev": {
-        "namespace": "isotherm-dev", "storage": "10Gi", "train": ("500m", "2Gi"), "min-improvement": "-0.02",
+        "namespace": "isotherm-dev", "storage": "10Gi", "train": ("500m", "2Gi", "cpu"), "min-improvement": "-0.02",
         "promotion": "auto", "allow-source-image": "true", "model-store": "pvc://isotherm/model-store",
         "predictor-replicas": "1", "predictor-cpu": "100m", "predictor-memory": "512Mi", "pinned": False,
     },
     "staging": {
-        "namespace": "isotherm-staging", "storage": "50Gi", "train": ("2", "4Gi"), "min-improvement": "-0.02",
+        "namespace": "isotherm-staging", "storage": "50Gi", "train": ("2", "4Gi", "cpu"), "min-improvement": "-0.02",
         "promotion": "auto", "allow-source-image": "false", "model-store": "s3://isotherm-models/staging",
         "predictor-replicas": "1", "predictor-cpu": "250m", "predictor-memory": "512Mi", "pinned": False,
     },
     "prod": {
-        "namespace": "ml-prod", "storage": "200Gi", "train": ("4", "8Gi"), "min-improvement": "0",
+        "namespace": "ml-prod", "storage": "200Gi", "train": ("4", "8Gi", "auto"), "min-improvement": "0",
         "promotion": "manual", "allow-source-image": "false", "model-store": "s3://isotherm-models/prod",
         "predictor-replicas": "2", "predictor-cpu": "500m", "predictor-memory": "1Gi", "pinned": True,
     },
@@ -82,9 +82,11 @@ def test_overlays_differ_as_the_documents_say(overlay: str) -> None:
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     claim = objects["PersistentVolumeClaim", "isotherm"]["spec"]
     assert (claim["resources"]["requests"]["storage"], claim["accessModes"]) == (wanted["storage"], ["ReadWriteOnce"])
-    resources = objects["Task", "pinn-train"]["spec"]["steps"][0]["computeResources"]
-    assert (resources["requests"]["cpu"], resources["requests"]["memory"]) == wanted["train"]
-    assert resources["limits"] == {"memory": resources["requests"]["memory"]}
+    train = objects["Task", "pinn-train"]["spec"]
+    resources = train["steps"][0]["computeResources"]
+    device = next(item["default"] for item in train["params"] if item["name"] == "device")
+    assert (resources["requests"]["cpu"], resources["requests"]["memory"], device) == wanted["train"]
+    assert resources["limits"] == {"memory": resources["requests"]["memory"], "nvidia.com/gpu": 0}
     for param, pipeline in product((*OF_BOTH, "min-improvement", "promotion"), ("inverse-heat-pinn", "drift-retrain")):
         assert default(objects, param, pipeline) == wanted[param], (param, pipeline)
     for param, pipeline in product(OF_BOTH, ("blue-green", "canary", "shadow", "deploy-model")):

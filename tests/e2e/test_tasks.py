@@ -49,8 +49,13 @@ def folder(name: str, run: str) -> str:
     return shared.get(name) or f"runs/{run}/{name}"
 
 
-def start(catalog: Catalog, first: Finished, task: str, changes: dict[str, Any], name: str) -> None:
-    """Create a TaskRun with the params that the former run gave this Task, changed by `changes`."""
+def start(
+    catalog: Catalog, first: Finished, task: str, changes: dict[str, Any], name: str, task_spec: Object | None = None
+) -> None:
+    """Create a TaskRun with the params that the former run gave this Task, changed by `changes`.
+
+    `task_spec` stands in for the Task that the namespace has.
+    """
     case = CASES[task]
     former = first.task(case.uses)
     params = {item["name"]: item["value"] for item in former["spec"]["params"]} | changes
@@ -58,7 +63,7 @@ def start(catalog: Catalog, first: Finished, task: str, changes: dict[str, Any],
     if task == "dvc-fetch":
         workspaces.append(CREDENTIALS)
     spec = {
-        "taskRef": {"name": task},
+        **({"taskSpec": task_spec} if task_spec else {"taskRef": {"name": task}}),
         "serviceAccountName": former["spec"]["serviceAccountName"],
         "params": [{"name": key, "value": value} for key, value in params.items()],
         "workspaces": workspaces,

@@ -23,10 +23,10 @@ ARCHITECTURES = {
 ON_PLATE = {"constant": Architecture(**SMALL, a_model="constant"), "free edges": Architecture(**SMALL)}
 
 
-def objective_of(name: str, folder: Path) -> Objective:
+def objective_of(name: str, folder: Path, where: torch.device | str = "cpu") -> Objective:
     if name in ON_PLATE:
-        return small_objective(plate(folder), ON_PLATE[name])
-    return small_objective(heatinv(folder, 30), ARCHITECTURES[name])
+        return small_objective(plate(folder), ON_PLATE[name], where)
+    return small_objective(heatinv(folder, 30), ARCHITECTURES[name], where)
 
 
 def rows(objective: Objective, name: str, theta: torch.Tensor) -> torch.Tensor:

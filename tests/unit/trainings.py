@@ -71,11 +71,13 @@ def inputs_of(folder: Path) -> prepare.Inputs:
     return prepare.prepare(schema.load(folder), folder)
 
 
-def small_objective(folder: Path, architecture: Architecture, **weights: float) -> objective.Objective:
-    """Every term of a problem on few points."""
+def small_objective(
+    folder: Path, architecture: Architecture, where: torch.device | str = "cpu", **weights: float
+) -> objective.Objective:
+    """Every term of a problem on few points, on a device."""
     inputs = inputs_of(folder)
     chosen = {"w_pde": 2.0, "w_bc": 3.0, "w_ic": 4.0, "a_reg": 0.5, "f_reg": 0.25} | weights
-    built = model.Model(inputs.setting(), architecture)
+    built = model.Model(inputs.setting(), architecture).to(torch.device(where))
     counts = objective.Counts(interior=40, boundary=20, initial=15)
     return objective.build(built, inputs.train.tensors(), objective.Weights(**chosen), counts, seed=1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,11 @@ class Setting:
     upper: Tensor  # [3]
     sigma: float | None
     source: sources.Source | None
+
+    def to(self, device: torch.device) -> Setting:
+        """Return the same setting for points on a device."""
+        source = None if self.source is None else self.source.to(device)
+        return replace(self, lower=self.lower.to(device), upper=self.upper.to(device), source=source)
 
     @property
     def a_edge(self) -> extension.Field | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -40,12 +40,19 @@ class Source(Protocol):
     def __call__(self, points: Tensor, u: Jet, nuisance: Mapping[str, Tensor]) -> Tensor:
         """Return f [n]."""
 
+    def to(self, device: torch.device) -> Source:
+        """Return the same source for points on a device."""
+
 
 class _Known:
     @property
     def priors(self) -> Mapping[str, LogNormal]:
         """No nuisance parameters."""
         return {}
+
+    def to(self, device: torch.device) -> Self:  # noqa: ARG002
+        """Return itself: it holds no tensors."""
+        return self
 
 
 class Zero(_Known):
@@ -82,6 +89,11 @@ class Table(_Known):
         """Return f [n]."""
         return tables.trilinear(self.axes, self.values, points)
 
+    def to(self, device: torch.device) -> Table:
+        """Return the same table on a device."""
+        x, y, t = (axis.to(device) for axis in self.axes)
+        return Table((x, y, t), self.values.to(device))
+
 
 @dataclass(frozen=True)
 class AreaMeanClosure:
@@ -108,6 +120,11 @@ class AreaMeanClosure:
         ambient = tables.linear(self.times, self.ambient, t)
         g_mean = nuisance["g_mean"] if "g_mean" in nuisance else self.spot_mean(s)
         return (rate + b * (mean - ambient)) * self.spot(points, s) / g_mean - b * (u.v - ambient)
+
+    def to(self, device: torch.device) -> AreaMeanClosure:
+        """Return the same closure on a device."""
+        times, mean, rate, ambient = (one.to(device) for one in (self.times, self.mean, self.mean_rate, self.ambient))
+        return replace(self, times=times, mean=mean, mean_rate=rate, ambient=ambient)
 
     def spot(self, points: Tensor, s: Tensor) -> Tensor:
         """exp(-|x - x0|^2 / 2 s^2)."""

@@ -25,12 +25,10 @@ def save(folder: Path, restart: int, state: State, moments: dict[str, torch.Tens
     """Write a restart's state; `moments` are the optimiser's own vectors, where it has any."""
     columns = list(state.history[0]) if state.history else []
     table = np.array([[row[name] for name in columns] for row in state.history], dtype=np.float64)
-    arrays = {f"moment_{name}": value.numpy() for name, value in (moments or {}).items()}
+    arrays = {f"moment_{name}": value.cpu().numpy() for name, value in (moments or {}).items()}
     header = json.dumps({"numbers": state.numbers(), "columns": columns})
-    buffer = io.BytesIO()
-    np.savez(
-        buffer, theta=state.theta.numpy(), history=table, header=np.frombuffer(header.encode(), np.uint8), **arrays
-    )
+    buffer, theta = io.BytesIO(), state.theta.cpu().numpy()
+    np.savez(buffer, theta=theta, history=table, header=np.frombuffer(header.encode(), np.uint8), **arrays)
     body = buffer.getvalue()
     path = folder / f"restart-{restart}.{state.iteration:08d}.ckpt"
     tekton.write_atomic(path, f"sha256:{hashlib.sha256(body).hexdigest()}\n".encode() + body)

@@ -87,7 +87,7 @@ def step(objective: Objective, state: State, free: int) -> tuple[float, dict[str
     before = objective.total(parts)
     growth = 2.0
     for _ in range(TRIALS_PER_ITERATION):
-        damped = hessian + state.damping * torch.eye(free, dtype=torch.float64)
+        damped = hessian + state.damping * torch.eye(free, dtype=hessian.dtype, device=hessian.device)
         factor, failed = torch.linalg.cholesky_ex(damped)
         if int(failed) == 0:
             delta = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]

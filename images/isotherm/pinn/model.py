@@ -54,6 +54,10 @@ class Model:
         shapes |= {f"nuisance.{name}": (1,) for name in self.fitted}
         self.layout = Layout(shapes)
 
+    def to(self, device: torch.device) -> Model:
+        """Return the same model for points and parameters on a device."""
+        return Model(self.setting.to(device), self.architecture)
+
     def initial(self, seed: int) -> Tensor:
         """Draw starting parameters [size]; a polynomial starts at zero, so that `a` starts as its edge values say."""
         theta = self.layout.initial(seed)
@@ -100,8 +104,9 @@ class Model:
     def nuisance(self, params: Params, rows: int, tape: Tape | None = None) -> dict[str, Tensor]:
         """Nuisance parameters of the source, per row [rows] under a tape, else one number each."""
         values: dict[str, Tensor] = {}
+        median = torch.zeros(1, dtype=torch.float64, device=self.setting.lower.device)
         for name, prior in self.priors.items():
-            z = params.get(f"nuisance.{name}", torch.zeros(1, dtype=torch.float64))
+            z = params.get(f"nuisance.{name}", median)
             fitted = tape is not None and name in self.fitted
             values[name] = prior.at(tape.scalar(f"nuisance.{name}", z, rows) if tape and fitted else z)
         return values

@@ -35,6 +35,10 @@ class Measurements:
     u: Tensor
     sigma: Tensor
 
+    def to(self, device: torch.device) -> Measurements:
+        """Return the same rows on a device."""
+        return Measurements(self.points.to(device), self.u.to(device), self.sigma.to(device))
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -91,15 +95,14 @@ class Objective:
     def normal_equations(self, theta: Tensor, free: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """J'J [free, free] and J'r [free] of the weighted rows for the first `free` parameters; the mean squares."""
         params, parts = self.model.layout.views(theta), {}
-        hessian = torch.zeros(free, free, dtype=torch.float64)
-        gradient = torch.zeros(free, dtype=torch.float64)
+        hessian, gradient = theta.new_zeros(free, free), theta.new_zeros(free)
         for term in self.terms:
             columns = min(free, term.columns)
             tape = Tape(self.model.layout)
             with torch.enable_grad():
                 rows = term.rows(params, tape)
                 scale = math.sqrt(term.weight / len(rows))
-                jacobian = self._buffer(term.name, len(rows), columns)
+                jacobian = self._buffer(term.name, theta, len(rows), columns)
                 tape.jacobian(rows, scale, jacobian)
             add_gram(hessian[:columns, :columns], jacobian)
             rows = rows.detach()
@@ -108,10 +111,10 @@ class Objective:
         # Only the blocks on and above the diagonal were added up.
         return hessian.triu() + hessian.triu(1).T, gradient, parts
 
-    def _buffer(self, name: str, rows: int, columns: int) -> Tensor:
+    def _buffer(self, name: str, theta: Tensor, rows: int, columns: int) -> Tensor:
         kept = self._buffers.get(name)
         if kept is None or kept.shape != (rows, columns):
-            kept = self._buffers[name] = torch.zeros(rows, columns, dtype=torch.float64)
+            kept = self._buffers[name] = theta.new_zeros(rows, columns)
         return kept
 
 
@@ -123,17 +126,19 @@ def add_gram(out: Tensor, jacobian: Tensor) -> None:
 
 
 def build(model: Model, data: Measurements, weights: Weights, counts: Counts, seed: int) -> Objective:
-    """Assemble the terms that the problem declares; `seed` fixes the collocation points."""
-    setting, layout = model.setting, model.layout
+    """Assemble the terms that the problem declares, on the model's device; `seed` fixes the collocation points."""
+    setting, layout, device = model.setting, model.layout, model.setting.lower.device
+    drawn = setting.to(torch.device("cpu"))  # the same points on every device
+    data = data.to(device)
     u_end, a_end = layout.end_of("u"), layout.end_of("u", "a")
     at_data = model.sites(data.points, "")
-    at_inside = model.sites(sampling.interior(setting, counts.interior, seed))
+    at_inside = model.sites(sampling.interior(drawn, counts.interior, seed).to(device))
     terms = [
         Term("data", 1.0, lambda p, tape: (model.u(p, at_data, tape).v - data.u) / data.sigma, u_end),
         Term("pde", weights.w_pde, lambda p, tape: model.residual(p, at_inside, tape), layout.size),
     ]
     if setting.has_boundary:
-        edge = sampling.boundary(setting, counts.boundary, seed)
+        edge = sampling.boundary(drawn, counts.boundary, seed).to(device)
         at_edge = model.sites(edge.points, "xy")
         terms.append(
             Term(
@@ -144,7 +149,7 @@ def build(model: Model, data: Measurements, weights: Weights, counts: Counts, se
             )
         )
     if setting.has_initial:
-        start = sampling.initial(setting, counts.initial, seed)
+        start = sampling.initial(drawn, counts.initial, seed).to(device)
         at_start = model.sites(start, "")
         terms.append(
             Term("ic", weights.w_ic, lambda p, tape: setting.initial_residual(model.u(p, at_start, tape), start), u_end)

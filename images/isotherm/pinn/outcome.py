@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from isotherm import contract, tekton
-from isotherm.pinn import artifacts, bundle, fields, graph, hardware, quality, restarts, sampling, tracking
+from isotherm.pinn import artifacts, bundle, device, fields, graph, hardware, quality, restarts, sampling, tracking
 from isotherm.pinn.lineage import Lineage
 from isotherm.pinn.prepare import Inputs
 from isotherm.pinn.recipe import Recipe
@@ -60,6 +60,7 @@ def conclude(
         "restarts": [_restart(inputs, t, chosen) for t in trained],
         "metrics": metrics,
         "train_seconds": round(train_seconds, 3),
+        "device": device.describe(device.resolve(args.device)),
         "pictures": [picture.entry(args.reports_dir) for picture in pictures],
         "hardware": sections,
         "run_manifest": manifest,
@@ -163,6 +164,7 @@ def tags_of(
         "depth": str(plan.depth),
         "w_pde": f"{plan.weights.w_pde:g}",
         **hardware.tags(),
+        "hardware.device": device.describe(device.resolve(args.device)),
     }
 
 

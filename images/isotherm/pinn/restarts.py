@@ -22,7 +22,7 @@ from isotherm.pinn.levenberg import State
 from isotherm.pinn.model import Model
 from isotherm.pinn.prepare import Inputs
 from isotherm.pinn.recipe import Recipe
-from isotherm.pinn.wishes import LM
+from isotherm.pinn.wishes import CPU, LM
 
 CHECKPOINT_SECONDS = 1.0
 MESSAGE_SECONDS = 0.25
@@ -67,27 +67,31 @@ def build_model(inputs: Inputs, recipe: Recipe, positive: bool) -> Model:
     return Model(inputs.setting(), replace(recipe.architecture, a_exp=positive or recipe.architecture.a_exp))
 
 
-def iterate(inputs: Inputs, recipe: Recipe, restart: int, folder: Path) -> Iterator[State]:
-    """Train one restart from its last checkpoint, yielding its state; the last one yielded is done and on disk.
+def iterate(inputs: Inputs, recipe: Recipe, restart: int, folder: Path, kind: str = CPU) -> Iterator[State]:
+    """Train one restart from its last checkpoint on a kind of device (device.py), yielding its state.
+
+    The last state that is yielded is done and on disk.
 
     When the finished `a` is not positive everywhere on the check grid, the restart begins again with exp.
     """
     for positive in (False, True):
         where = folder / ("exp" if positive else "linear")
         model = build_model(inputs, recipe, positive)
-        state = yield from _fit(model, inputs, recipe, restart, where)
+        state = yield from _fit(model, inputs, recipe, restart, where, kind)
         if positive or lowest_a(model, state) > 0:
             return
 
 
-def _fit(model: Model, inputs: Inputs, recipe: Recipe, restart: int, folder: Path) -> Any:
-    from isotherm.pinn import adam, checkpoint, levenberg, objective
+def _fit(model: Model, inputs: Inputs, recipe: Recipe, restart: int, folder: Path, kind: str) -> Any:
+    from isotherm.pinn import adam, checkpoint, device, levenberg, objective
 
     state, moments = checkpoint.load(folder, restart) or (State(model.initial(net_seed(recipe, restart))), {})
     if state.done:
         yield state
         return state
-    goal = objective.build(model, inputs.train.tensors(), recipe.weights, recipe.counts, recipe.seed)
+    where = device.of_restart(kind, restart)
+    state.theta, moments = state.theta.to(where), {name: moment.to(where) for name, moment in moments.items()}
+    goal = objective.build(model.to(where), inputs.train.tensors(), recipe.weights, recipe.counts, recipe.seed)
     if recipe.name == LM:
         steps = levenberg.run(goal, list(recipe.stages), state, model.layout.end_of("u", "a", "f"))
     else:
@@ -98,6 +102,7 @@ def _fit(model: Model, inputs: Inputs, recipe: Recipe, restart: int, folder: Pat
             checkpoint.save(folder, restart, state, moments)
             saved = time.monotonic()
         yield state
+    state.theta = state.theta.cpu()
     return state
 
 
@@ -126,8 +131,9 @@ def finished(inputs: Inputs, recipe: Recipe, restart: int, folder: Path) -> Trai
 
 
 def run_all(
-    inputs: Inputs, recipe: Recipe, folder: Path, report: Callable[[Progress], None], meanwhile: Callable[[], None]
-) -> list[Trained]:
+    inputs: Inputs, recipe: Recipe, folder: Path, report: Callable[[Progress], None], meanwhile: Callable[[], None],
+    kind: str = CPU,
+) -> list[Trained]:  # fmt: skip
     """Train all restarts that are not finished yet, as many at a time as there are cores, and return every one.
 
     `meanwhile` is called once, while the first workers train; what it raises ends them.
@@ -143,7 +149,7 @@ def run_all(
 
     def start() -> None:
         ours, theirs = context.Pipe(duplex=False)
-        worker = context.Process(target=_work, args=(inputs, recipe, waiting.pop(0), folder, theirs), daemon=True)
+        worker = context.Process(target=_work, args=(inputs, recipe, waiting.pop(0), folder, kind, theirs), daemon=True)
         worker.start()
         theirs.close()
         running[ours] = worker
@@ -184,7 +190,7 @@ def _receive(pipe: Connection) -> Progress | Exception | None:
     return message
 
 
-def _work(inputs: Inputs, recipe: Recipe, restart: int, folder: Path, pipe: Connection) -> None:
+def _work(inputs: Inputs, recipe: Recipe, restart: int, folder: Path, kind: str, pipe: Connection) -> None:
     _end_with_parent()
     import torch
 
@@ -192,7 +198,7 @@ def _work(inputs: Inputs, recipe: Recipe, restart: int, folder: Path, pipe: Conn
     torch.set_grad_enabled(False)
     told = 0.0
     try:
-        for state in iterate(inputs, recipe, restart, folder):
+        for state in iterate(inputs, recipe, restart, folder, kind):
             if state.history and (state.done or time.monotonic() - told > MESSAGE_SECONDS):
                 told = time.monotonic()
                 pipe.send(_progress(recipe, restart, state))

@@ -31,6 +31,10 @@ class Edge:
     points: Tensor
     normal: Tensor
 
+    def to(self, device: torch.device) -> Edge:
+        """Return the same points on a device."""
+        return Edge(self.points.to(device), self.normal.to(device))
+
 
 def boundary(setting: Setting, count: int, seed: int) -> Edge:
     """Spread about `count` points over the edges, as many as each is long."""

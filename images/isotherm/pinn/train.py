@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from isotherm import contract, tekton
-from isotherm.pinn.wishes import A_MODELS, RECIPES, Wishes
+from isotherm.pinn.wishes import A_MODELS, AUTO, DEVICES, RECIPES, Wishes
 
 _FALSE_TRUE = {"false": False, "true": True}
 
@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--restarts", type=counted, default=_env("RESTARTS", "3"), help="trainings from different starts (default 3)")
     add("--seed", type=_at_least(0), default=_env("SEED", "0"), help="seed of points and starts (default 0)")
+    add("--device", choices=DEVICES, default=_env("DEVICE", AUTO), help="auto (default): a GPU where there is one")
     add("--experiment", default=_env("EXPERIMENT", contract.EXPERIMENT), help="MLflow experiment")
     add("--pipeline-run", default=_env("PIPELINE_RUN"), help="name of the PipelineRun")
     add("--data-git-sha", default=_env("DATA_GIT_SHA"), help="commit of the data repository")
@@ -126,10 +127,11 @@ class Display:
 def train(args: argparse.Namespace, credentials: Path | None) -> dict[str, Any]:
     """Do the whole training; returns what the report holds beside its times."""
     from isotherm.data import schema
-    from isotherm.pinn import lineage, prepare, recipe, restarts
+    from isotherm.pinn import device, lineage, prepare, recipe, restarts
 
     if args.data is None:
         raise tekton.BadInput("no dataset is given", remedy="give --data, or DATA_DIR and DATASET_HASH")
+    kind = device.resolve(args.device)
     dataset = schema.load(args.data)
     plan = recipe.resolve(wishes(args), dataset.problem)
     inputs = prepare.prepare(dataset, args.data)
@@ -139,12 +141,12 @@ def train(args: argparse.Namespace, credentials: Path | None) -> dict[str, Any]:
     session = Session(args, key, credentials)
     print(
         f"{dataset.problem.title}: {len(inputs.train.u)} rows, {len(inputs.heldout.u)} kept ({inputs.heldout_rule}), "
-        f"{plan.architecture.name}, {plan.optimizer}, {plan.restarts} restarts, {origin.data_version}",
+        f"{plan.architecture.name}, {plan.optimizer}, {plan.restarts} restarts on {kind}, {origin.data_version}",
         flush=True,
     )
     started = time.monotonic()
     checkpoints = args.model_dir / "checkpoints" / key[:16]
-    trained = restarts.run_all(inputs, plan, checkpoints, Display(), session.open)
+    trained = restarts.run_all(inputs, plan, checkpoints, Display(), session.open, kind)
     seconds = time.monotonic() - started
 
     from isotherm.pinn.outcome import conclude

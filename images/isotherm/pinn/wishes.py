@@ -7,6 +7,8 @@ from dataclasses import dataclass
 LM, SOURCE = "lm", "source"
 RECIPES = (LM, SOURCE)
 A_MODELS = ("auto", "nn", "poly", "constant")
+AUTO, CPU, CUDA = "auto", "cpu", "cuda"
+DEVICES = (AUTO, CPU, CUDA)
 
 
 @dataclass(frozen=True)
