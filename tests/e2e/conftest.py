@@ -107,8 +107,8 @@ CATALOG, PLATFORM = "catalog", "platform"
 # it waits for the other lane's end; the history is told last.
 LAST = ("test_overlays.py", "test_restarts.py", "test_history.py")
 ON_CATALOG = {
-    "test_admission.py", "test_concurrency.py", "test_failures.py", "test_isvc.py", "test_parity_catalog.py",
-    "test_pipeline.py", "test_history.py", "test_pods.py", "test_restarts.py", "test_shadow.py", "test_tasks.py",
+    "test_admission.py", "test_concurrency.py", "test_failures.py", "test_gpu.py", "test_history.py", "test_isvc.py",
+    "test_parity_catalog.py", "test_pipeline.py", "test_pods.py", "test_restarts.py", "test_shadow.py", "test_tasks.py",
     "test_tkn.py",
 }  # fmt: skip
 
