@@ -169,3 +169,12 @@ def test_params_come_from_the_environment_when_no_flag_is_given(tmp_path: Path) 
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert "lr is 0.5" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["RECIPE", "A_MODEL", "DEVICE"])
+def test_a_param_that_names_no_choice_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    process = start(heatinv(tmp_path / "data"), tmp_path / "work", **{name: "none-such"})
+    log, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "'none-such' is none of " in log.splitlines()[-1]
+    assert not (tmp_path / "work" / "model").exists()

@@ -16,7 +16,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,16 @@ def _not_negative(text: str) -> float | None:
     return value
 
 
+def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+    # argparse holds a flag's value against `choices`, but not a default, and a Task's param comes in as one.
+    def parse(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}; correct the param")
+        return text
+
+    return parse
+
+
 def _truth(text: str) -> bool:
     if text.lower() not in _FALSE_TRUE:
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false; correct the param")
@@ -66,7 +76,13 @@ def parser() -> argparse.ArgumentParser:
     dataset = Path(_env("DATA_DIR"), _env("DATASET_HASH")) if _env("DATASET_HASH") else None
     add("--data", type=Path, default=dataset, metavar="DIR", help="dataset folder")
     add("--mlflow", default=_env("MLFLOW_URI", _env("MLFLOW_TRACKING_URI")), metavar="URL", help="MLflow server")
-    add("--recipe", choices=RECIPES, default=_env("RECIPE", "lm"), help="lm (default), or source: Adam with 5x128")
+    add(
+        "--recipe",
+        type=_one_of(RECIPES),
+        choices=RECIPES,
+        default=_env("RECIPE", "lm"),
+        help="lm (default), or source: Adam with 5x128",
+    )
     counted, real = _at_least(1), _not_negative
     add("--epochs", type=counted, default=_env("EPOCHS"), help="lm: cap on iterations; source: iterations (20000)")
     add("--lr", type=real, default=_env("LR"), help="learning rate of recipe source (1e-3); refused with lm")
@@ -75,7 +91,13 @@ def parser() -> argparse.ArgumentParser:
     add("--w-pde", type=real, default=_env("W_PDE"), help="weight of the equation, the data weighing 1 per sigma^2")
     add("--w-bc", type=real, default=_env("W_BC"), help="weight of the edge condition")
     add("--w-ic", type=real, default=_env("W_IC"), help="weight of the initial state")
-    add("--a-model", choices=A_MODELS, default=_env("A_MODEL", "auto"), help="form of a (default: problem.yaml's)")
+    add(
+        "--a-model",
+        type=_one_of(A_MODELS),
+        choices=A_MODELS,
+        default=_env("A_MODEL", "auto"),
+        help="form of a (default: problem.yaml's)",
+    )
     add(
         "--infer-f",
         type=_truth,
@@ -86,7 +108,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--restarts", type=counted, default=_env("RESTARTS", "3"), help="trainings from different starts (default 3)")
     add("--seed", type=_at_least(0), default=_env("SEED", "0"), help="seed of points and starts (default 0)")
-    add("--device", choices=DEVICES, default=_env("DEVICE", AUTO), help="auto (default): a GPU where there is one")
+    add(
+        "--device",
+        type=_one_of(DEVICES),
+        choices=DEVICES,
+        default=_env("DEVICE", AUTO),
+        help="auto (default): a GPU where there is one",
+    )
     add("--experiment", default=_env("EXPERIMENT", contract.EXPERIMENT), help="MLflow experiment")
     add("--pipeline-run", default=_env("PIPELINE_RUN"), help="name of the PipelineRun")
     add("--data-git-sha", default=_env("DATA_GIT_SHA"), help="commit of the data repository")
@@ -151,7 +179,7 @@ def train(args: argparse.Namespace, credentials: Path | None) -> dict[str, Any]:
 
     from isotherm.pinn.outcome import conclude
 
-    return conclude(args, inputs, plan, origin, trained, session, train_seconds=seconds)
+    return conclude(args, inputs, plan, origin, trained, session, kind=kind, train_seconds=seconds)
 
 
 class Session:
