@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils import backend_registration
 
 NAME = "second"
+_kept: list[torch.library.Library] = []  # a registration ends with its library
 _TO, _INTO = torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default  # these alone see both devices
 
 
@@ -71,6 +72,3 @@ def device() -> torch.device:
     made.fallback(_computed, "PrivateUse1")
     _kept.append(made)
     return torch.device(NAME, 0)
-
-
-_kept: list[torch.library.Library] = []

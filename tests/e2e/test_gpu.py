@@ -6,7 +6,6 @@ The lab has no GPU: its node says that it has one, as a device plugin would, and
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,26 +14,22 @@ import yaml
 from waiting import eventually
 
 from e2e.cluster import Finished, Object
-from e2e.conftest import CHECKOUT, Catalog
+from e2e.conftest import Catalog
+from e2e.test_install import own_overlay, rendered
 from e2e.test_tasks import start
 
 pytestmark = pytest.mark.core
-ROOMS = ("tasks", "pipelines", "rollout", "triggers", "overlays")
 GPU = "nvidia.com/gpu"
 
 
 @pytest.fixture
-def task(catalog: Catalog, tmp_path: Path) -> Object:
-    """Task pinn-train as overlay dev makes it once its settings ask for a GPU."""
-    for room in ROOMS:
-        shutil.copytree(CHECKOUT / room, tmp_path / room)
-    settings = tmp_path / "overlays/dev/settings.yaml"
-    text = settings.read_text()
-    assert text.count('train-gpus: "0"') == text.count("train-device: cpu") == 1
-    text = text.replace('train-gpus: "0"', 'train-gpus: "1"').replace("train-device: cpu", "train-device: auto")
-    settings.write_text(text)
-    rendered = yaml.safe_load_all(catalog.target.kubectl("kustomize", str(tmp_path / "overlays/dev")))
-    [found] = [one for one in rendered if one and (one["kind"], one["metadata"]["name"]) == ("Task", "pinn-train")]
+def task(tmp_path: Path) -> Object:
+    """Task pinn-train as an overlay makes it whose settings ask for a GPU."""
+    settings = own_overlay(tmp_path, "settings", "image-ref") / "settings.yaml"
+    content = yaml.safe_load(settings.read_text())
+    content["data"] |= {"train-gpus": "1", "train-device": "auto"}
+    settings.write_text(yaml.safe_dump(content))
+    [found] = [one for one in rendered(tmp_path) if (one["kind"], one["metadata"]["name"]) == ("Task", "pinn-train")]
     return dict(found["spec"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,21 @@ def split(items: list[Object], served: set[str]) -> list[Object]:
     return [item for item in items if item["kind"] in served]
 
 
+def own_overlay(folder: Path, *components: str) -> Path:
+    """Make a kustomization of the catalog with components in a folder, as a user's own overlay would be."""
+    # kustomize follows relative paths only, and each may be given once.
+    root = Path(*[".."] * len(folder.resolve().parts[1:])) / CHECKOUT.relative_to("/")
+    content = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [str(root / "tasks"), str(root / "pipelines"), "settings.yaml"],
+        "components": [str(root / "overlays/components" / name) for name in dict.fromkeys(("storage", *components))],
+    }
+    (folder / "settings.yaml").write_text((CHECKOUT / SETTINGS).read_text())
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_is_accepted_whole(namespace: str, served: set[str], overlay: str) -> None:
     items = rendered(CHECKOUT / overlay)
@@ -82,33 +97,11 @@ def test_an_overlay_is_accepted_whole(namespace: str, served: set[str], overlay:
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_a_component_fits_the_catalog_and_is_accepted(
-    namespace: str, served: set[str], component: str, kustomization: Callable[..., Path]
+    namespace: str, served: set[str], component: str, tmp_path: Path
 ) -> None:
-    items = rendered(kustomization(component))
+    items = rendered(own_overlay(tmp_path, component))
     known = split([item for item in items if item["metadata"]["name"] != "settings"], served)
     assert len(accepted(known, namespace)) == len(known) > 20
-
-
-@pytest.fixture
-def kustomization(tmp_path: Path) -> Callable[..., Path]:
-    """Make a kustomization of the catalog with a component, as a user's own overlay would be."""
-
-    def make(component: str) -> Path:
-        # kustomize follows relative paths only, and each may be given once.
-        root = Path(*[".."] * len(tmp_path.resolve().parts[1:])) / CHECKOUT.relative_to("/")
-        content = {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [str(root / "tasks"), str(root / "pipelines"), "settings.yaml"],
-            "components": [str(root / "overlays/components" / component)],
-        }
-        if component != "storage":
-            content["components"].insert(0, str(root / "overlays/components/storage"))
-        (tmp_path / "settings.yaml").write_text((CHECKOUT / SETTINGS).read_text())
-        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(content))
-        return tmp_path
-
-    return make
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda path: path.stem)

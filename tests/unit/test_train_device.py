@@ -91,7 +91,7 @@ def test_a_gpu_is_taken_where_there_is_one_and_restarts_share_them(monkeypatch: 
     assert device.describe("cuda") == "RTX 0 + RTX 1"
 
 
-def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device.resolve("auto") == "cpu"
     with pytest.raises(tekton.BadInput, match="can use no GPU") as refusal:

@@ -31,6 +31,7 @@ def conclude(
     trained: list[Trained],
     session: Session,
     *,
+    kind: str,
     train_seconds: float,
 ) -> dict[str, Any]:
     """Judge, export, log; returns the content of train.json, its times aside."""
@@ -47,6 +48,7 @@ def conclude(
         folder / contract.RUN_MANIFEST_FILE, **experiment(inputs, plan, origin, chosen, metrics, digest)
     )
     sections, hardware_files = artifacts.hardware_report(args.reports_dir)
+    computed_on = device.describe(kind)
     report = {
         "run_id": "",
         "model_uri": "",
@@ -60,13 +62,13 @@ def conclude(
         "restarts": [_restart(inputs, t, chosen) for t in trained],
         "metrics": metrics,
         "train_seconds": round(train_seconds, 3),
-        "device": device.describe(device.resolve(args.device)),
+        "device": computed_on,
         "pictures": [picture.entry(args.reports_dir) for picture in pictures],
         "hardware": sections,
         "run_manifest": manifest,
     }
     if session.client is not None:
-        tags = tags_of(args, inputs, plan, origin, digest, manifest)
+        tags = tags_of(args, inputs, plan, origin, digest, manifest) | {"hardware.device": computed_on}
         files = {
             "plots": [f for p in pictures for f in (p.path, p.path.with_suffix(".csv"))],
             "hardware": hardware_files,
@@ -164,7 +166,6 @@ def tags_of(
         "depth": str(plan.depth),
         "w_pde": f"{plan.weights.w_pde:g}",
         **hardware.tags(),
-        "hardware.device": device.describe(device.resolve(args.device)),
     }
 
 

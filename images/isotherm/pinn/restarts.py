@@ -89,9 +89,9 @@ def _fit(model: Model, inputs: Inputs, recipe: Recipe, restart: int, folder: Pat
     if state.done:
         yield state
         return state
-    where = device.of_restart(kind, restart)
-    state.theta, moments = state.theta.to(where), {name: moment.to(where) for name, moment in moments.items()}
-    goal = objective.build(model.to(where), inputs.train.tensors(), recipe.weights, recipe.counts, recipe.seed)
+    there = device.of_restart(kind, restart)
+    state.theta, moments = state.theta.to(there), {name: moment.to(there) for name, moment in moments.items()}
+    goal = objective.build(model.to(there), inputs.train.tensors(), recipe.weights, recipe.counts, recipe.seed)
     if recipe.name == LM:
         steps = levenberg.run(goal, list(recipe.stages), state, model.layout.end_of("u", "a", "f"))
     else:
