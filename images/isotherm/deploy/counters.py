@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import readiness, routes
+from isotherm.deploy import answers, readiness, routes
 from isotherm.rollout.samples import Reading
 
+if TYPE_CHECKING:
+    import httpx
+
 ANSWER_SECONDS = 5.0
-BODY_LIMIT = 4 << 20
 ERRORS, LATENCY = "errors", "latency"
 # Judged where the models show them: a problem may have no boundary condition.
 OF_MODEL = {
@@ -95,7 +98,7 @@ class Endpoints:
         found: dict[str, Counted] = {}
         digests: set[str] = set()
         try:
-            with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False) as client:
+            with httpx.Client(trust_env=False) as client:
                 for endpoint in readiness.ready(self._cluster, self._services[colour]):
                     digest, samples = _scrape(client, endpoint.url)
                     digests.add(digest)
@@ -108,13 +111,10 @@ class Endpoints:
         return Reading(time.time(), digest, self._growth[colour].add(found))
 
 
-def _scrape(client: object, url: str) -> tuple[str, dict[tuple[str, str], float]]:
+def _scrape(client: httpx.Client, url: str) -> tuple[str, dict[tuple[str, str], float]]:
     from prometheus_client.parser import text_string_to_metric_families as parse
 
-    answer = client.get(url + "/metrics")  # type: ignore[attr-defined]
-    answer.raise_for_status()
-    if len(answer.content) > BODY_LIMIT:
-        raise ValueError("too many metrics")
+    answer = answers.get(client, url + "/metrics", seconds=ANSWER_SECONDS).raise_for_status()
     samples = {
         (sample.name, sample.labels.get("le", "")): float(sample.value)
         for family in parse(answer.text)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from isotherm import tekton
+from isotherm.deploy import answers
 from isotherm.deploy.counters import READ, READ_LATENCY, Counted, Growth, counted
 from isotherm.rollout.samples import Reading
 
@@ -50,16 +51,11 @@ class Prometheus:
         import httpx
 
         try:
-            answer = httpx.get(
-                self._url,
-                params={"query": self.query(colour)},
-                headers=self._headers,
-                timeout=ANSWER_SECONDS,
-                trust_env=False,
-            )
+            with httpx.Client(headers=self._headers, trust_env=False) as client:
+                answer = answers.get(client, self._url, seconds=ANSWER_SECONDS, params={"query": self.query(colour)})
             answer.raise_for_status()
             return self._reading(colour, answer.json()["data"]["result"])
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError):
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError, RecursionError):
             return None
 
     def query(self, colour: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isotherm import contract, tekton
+from isotherm.deploy import answers
 from isotherm.deploy.readiness import MODEL_PATH, Endpoint
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ def _ask(endpoint: Endpoint, samples: Samples, fields: Sequence[str], digest: st
     }
     try:
         headers = {contract.HEADER_PROBE: "kserve-deploy"}
-        with httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
-            answer = client.post(f"{endpoint.url}{MODEL_PATH}/infer", json=body)
+        with httpx.Client(headers=headers, trust_env=False) as client:
+            answer = answers.request(
+                client, "POST", f"{endpoint.url}{MODEL_PATH}/infer", seconds=TIMEOUT_SECONDS, json=body
+            )
     except httpx.HTTPError as error:
         raise tekton.Unavailable(
             f"endpoint {endpoint.url} did not answer the smoke test ({error or type(error).__name__})",

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from isotherm import contract, tekton
+from isotherm.deploy import answers
 from isotherm.deploy import weights as router
 from isotherm.deploy.readiness import MODEL_PATH
 
@@ -76,7 +77,6 @@ class Router:
         self._client = httpx.Client(
             headers={"Host": host, "Connection": "close"},
             limits=httpx.Limits(max_keepalive_connections=0),
-            timeout=ANSWER_SECONDS,
             verify=_trust(),
             trust_env=False,
         )
@@ -95,7 +95,8 @@ class Router:
 
         self._client.cookies.clear()
         try:
-            answer = self._client.get(self.url, extensions={"sni_hostname": self.host})
+            sni = {"sni_hostname": self.host}
+            answer = answers.get(self._client, self.url, seconds=ANSWER_SECONDS, extensions=sni)
         except httpx.HTTPError as error:
             raise tekton.Unavailable(
                 f"the router does not answer at {self.url} for host {self.host} ({error or type(error).__name__})",
