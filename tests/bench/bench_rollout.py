@@ -2,7 +2,7 @@
 
 Usage: PYTHONPATH=tests:scripts:images python tests/bench/bench_rollout.py [GROUP ...]
 Groups: gate absence split rollback deferred crash crash_tasks rivals foreign ambiguous deadman bites judges
-        lab-split lab-lost lab-deferred lab-live lab-crash lab-rivals lab-ambiguous lab-foreign lab-deadman
+        lab-split lab-lost lab-deferred lab-live lab-absence lab-crash lab-rivals lab-ambiguous lab-foreign lab-deadman
         argo (only when named)
 
 In this process and on the local target (embedded API, HAProxy, predictors); the groups lab-* (rollout_lab.py) on the

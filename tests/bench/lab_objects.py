@@ -125,11 +125,12 @@ def _deployment(name: str, colour: str, digest: str) -> Object:
         "containers": [container],
         "volumes": [{"name": "program", "configMap": {"name": SCRIPT}}],
     }
+    scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(contract.PREDICTOR_PORT)}
     return {
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": render.predictor_name(service)},
         "spec": {
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": {"metadata": {"labels": labels, "annotations": scraped}, "spec": pod},
         },
     }  # fmt: skip

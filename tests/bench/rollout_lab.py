@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import lab_lanes
+import rollout_lab_absence
 import rollout_lab_deadman
 import rollout_lab_faults
 import rollout_lab_live
@@ -195,6 +196,7 @@ GROUPS: dict[str, Group] = {
         "lab-lost": lost,
         "lab-deferred": deferred,
         "lab-live": rollout_lab_live.live,
+        "lab-absence": rollout_lab_absence.absence,
         "lab-crash": rollout_lab_faults.crash,
         "lab-rivals": rollout_lab_faults.rivals,
         "lab-ambiguous": rollout_lab_faults.ambiguous,

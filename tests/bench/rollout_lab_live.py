@@ -82,7 +82,7 @@ def live(on: Stage) -> list[Bar]:
     done = [row for row in rows if "verdict" in row]
     whole = len(done) == count
     wrong = sum(row["verdict"] not in row["right"] for row in done)
-    healthy = [row["requests"] for row in done if row["case"] == "errors 1%"]
+    healthy = [_requests(row) for row in done if row["case"] == "errors 1%"]
     broken = sum(bool(row["wrong"]) for row in rows)
     return [
         at_most("wrong verdicts of live rollouts (F4)", wrong if whole else None, 0, f"of {count}", n=count, raw=raw,
@@ -94,23 +94,37 @@ def live(on: Stage) -> list[Bar]:
 
 
 def _rollout(on: Stage, lane: Lane, case: Case) -> Row:
+    row = rollout(on, lane, case.name, case.how, SETTINGS)
+    return row | {"right": [verdict.value for verdict in case.right]}
+
+
+def rollout(on: Stage, lane: Lane, name: str, how: dict[str, float], settings: Settings, **changes: float) -> Row:
+    """Let a canary that behaves like this be judged at one share, and tell how that ended.
+
+    Without a verdict the row has none, and says why in `wrong`.
+    """
     start = lane.reset()
     lane.behave("blue", **STABLE)
-    lane.behave("green", **case.how)
+    lane.behave("green", **how)
     try:
-        report = lane.shifter("green", SETTINGS).shift()
+        report = lane.shifter("green", settings, **changes).shift()
     except tekton.TaskError as error:
-        return {"case": case.name, "wrong": [f"refused: {error.what}"]}
+        return {"case": name, "wrong": [f"refused: {error.what}"]}
     if not report["steps"]:
-        return {"case": case.name, "wrong": [f"not judged: {report['problem']}"]}
+        return {"case": name, "wrong": [f"not judged: {report['problem']}"]}
     [step] = report["steps"]
     promoted = step["verdict"] == Verdict.PROMOTE
     wrong = [*on.wrong(lane, start, UID, steps=(STEP,)), lane.legal(ALL_GREEN if promoted else ALL_BLUE)]
     return {
-        "case": case.name, "verdict": step["verdict"], "right": [verdict.value for verdict in case.right],
-        "reason": step["reason"], "seconds": step["seconds"], "requests": step["counts"]["errors"][0][1],
+        "case": name, "verdict": step["verdict"], "reason": step["reason"], "seconds": step["seconds"],
         "counts": step["counts"], "problem": report["problem"], "wrong": [one for one in wrong if one],
     }  # fmt: skip
+
+
+def _requests(row: Row) -> int:
+    """How many of the canary's requests a verdict took."""
+    count: int = row["counts"]["errors"][0][1]
+    return count
 
 
 def _told(case: Case, rows: list[Row]) -> dict[str, Any]:
@@ -119,5 +133,5 @@ def _told(case: Case, rows: list[Row]) -> dict[str, Any]:
     return {
         "kind": case.name, "n": len(rows), "promoted": sum(row["verdict"] == Verdict.PROMOTE for row in judged),
         "wrong": sum(row["verdict"] not in row["right"] for row in judged),
-        "requests": [row["requests"] for row in judged], "seconds": [row["seconds"] for row in judged],
+        "requests": [_requests(row) for row in judged], "seconds": [row["seconds"] for row in judged],
     }  # fmt: skip
