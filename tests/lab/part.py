@@ -113,10 +113,12 @@ class Lab:
         return [name for name in names if name not in served]
 
     def deployments_ready(self, namespace: str) -> str:
-        """Empty when every Deployment of the namespace is rolled out, else which are not."""
+        """Empty when every Deployment of the namespace is rolled out, else which are not, or that there are none."""
         items = self.get("deployments", "-n", namespace)["items"]
+        if not items:
+            return "not started"
         late = [item["metadata"]["name"] for item in items if not _rolled_out(item)]
-        return "" if items and not late else f"waiting for {', '.join(late) or 'Deployments'} in {namespace}"
+        return f"waiting for {', '.join(late)} in {namespace}" if late else ""
 
 
 def _rolled_out(deployment: Object) -> bool:
