@@ -219,6 +219,8 @@ def run() -> None:
 
 def main() -> int:
     """Run as the Task's step, or by hand."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        parser().parse_args()  # ends here: a step prints all on stderr, help belongs on stdout
     return tekton.step_main(run)
 
 
