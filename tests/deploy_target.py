@@ -6,14 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from serving import Quiet, served
 
 import isotherm_local.cluster
 from isotherm import contract, kube
@@ -207,15 +207,16 @@ def started(folder: Path, mlflow_url: str, *, reload_seconds: float = 0.1, **opt
         local.stop()
 
 
-@contextmanager
-def stubborn_router(digest: str, status: int = 200, *, before: Sequence[str] = (), port: int = 0) -> Iterator[str]:
+def stubborn_router(
+    digest: str, status: int = 200, *, before: Sequence[str] = (), port: int = 0
+) -> AbstractContextManager[str]:
     """A router that answers everything from one model, whatever the Route says.
 
     `before` are the models of its first answers, each for one request; an empty one is the router's own 503.
     """
     waiting = list(before)
 
-    class Answers(BaseHTTPRequestHandler):
+    class Answers(Quiet):
         def do_GET(self) -> None:
             signed = waiting.pop(0) if waiting else digest
             self.send_response(status if signed else 503)
@@ -224,13 +225,4 @@ def stubborn_router(digest: str, status: int = 200, *, before: Sequence[str] = (
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return served(Answers, port)

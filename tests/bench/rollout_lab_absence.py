@@ -7,12 +7,10 @@ own code asks a server in front of it, which hands on its answers, spoilt.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest import mock
 
@@ -21,6 +19,7 @@ from bars import Bar, at_most, exactly, keep
 from lab_lanes import LANES, NAMESPACE, Lane, Row, Stage
 from mlflow_server import free_port
 from rollout_lab_live import STABLE, STEP, clients, rollout
+from serving import Quiet, served
 from waiting import eventually
 
 from isotherm.deploy import prometheus
@@ -130,7 +129,7 @@ class Between:
 def between(behind: str) -> Iterator[Between]:
     """The server, for a block."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             case, body = server_side.answer(self.path)
             self.send_response(case.status)
@@ -143,18 +142,9 @@ def between(behind: str) -> Iterator[Between]:
             except OSError:
                 return  # who asked did not wait
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server_side = Between(f"http://127.0.0.1:{server.server_port}", behind)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with served(Handler) as url:
+        server_side = Between(url, behind)
         yield server_side
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def absence(on: Stage) -> list[Bar]:

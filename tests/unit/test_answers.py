@@ -5,14 +5,13 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import httpx
 import pytest
+from serving import Quiet, served
 
 from isotherm.deploy import answers
 
@@ -20,33 +19,22 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 Send = Callable[[bytes], object]
 
 
-@contextmanager
-def served(answer: Callable[[Send], None]) -> Iterator[str]:
+def answering(answer: Callable[[Send], None]) -> AbstractContextManager[str]:
     """A server that sends what it is told to, and does not mind a client that has gone."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             try:
                 answer(self.wfile.write)
             except OSError:
                 return
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return served(Handler)
 
 
 def asked(url: str, seconds: float) -> httpx.Response:
-    with httpx.Client(trust_env=False) as client:
-        return answers.get(client, url, seconds=seconds)
+    with httpx.Client(timeout=seconds, trust_env=False) as client:
+        return answers.get(client, url)
 
 
 def drips(send: Send) -> None:
@@ -67,17 +55,17 @@ def silent(_: Send) -> None:
 
 
 def test_a_server_that_drips_is_too_slow_as_a_whole() -> None:
-    with served(drips) as url, pytest.raises(httpx.ReadTimeout, match=r"longer than 0\.3 s"):
+    with answering(drips) as url, pytest.raises(httpx.ReadTimeout, match=r"longer than 0\.3 s"):
         asked(url, 0.3)
 
 
 def test_a_server_that_says_nothing_is_too_slow() -> None:
-    with served(silent) as url, pytest.raises(httpx.ReadTimeout):
+    with answering(silent) as url, pytest.raises(httpx.ReadTimeout):
         asked(url, 0.2)
 
 
 def test_an_answer_that_goes_on_and_on_is_left() -> None:
-    with served(never_ends) as url, pytest.raises(httpx.ReadError, match="longer than 4194304 bytes"):
+    with answering(never_ends) as url, pytest.raises(httpx.ReadError, match="longer than 4194304 bytes"):
         asked(url, 30)
 
 
@@ -87,7 +75,7 @@ def test_a_small_answer_that_unpacks_to_a_large_one_is_left() -> None:
     def bomb(send: Send) -> None:
         send(HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
 
-    with served(bomb) as url, pytest.raises(httpx.ReadError, match="longer"):
+    with answering(bomb) as url, pytest.raises(httpx.ReadError, match="longer"):
         asked(url, 30)
 
 
@@ -97,7 +85,7 @@ def test_a_packed_answer_is_read_as_what_it_says() -> None:
     def answer(send: Send) -> None:
         send(HEAD + b"Content-Encoding: gzip\r\nX-Own: yes\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
 
-    with served(answer) as url:
+    with answering(answer) as url:
         found = asked(url, 10)
     assert (found.status_code, found.json(), found.headers["x-own"]) == (200, {"u": 1.5}, "yes")
     assert "content-encoding" not in found.headers

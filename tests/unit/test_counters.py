@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families as parse
+from serving import Quiet, served
 
 from isotherm import contract, tekton
 from isotherm.deploy import canary, counters, probes
@@ -85,7 +84,7 @@ def answering(body: Any, status: int = 200) -> Iterator[tuple[str, list[tuple[st
     """A server that gives one answer to everything, and what it was asked: query and Authorization."""
     asked: list[tuple[str, str]] = []
 
-    class Answers(BaseHTTPRequestHandler):
+    class Answers(Quiet):
         def do_GET(self) -> None:
             query = parse_qs(urlsplit(self.path).query).get("query", [""])[0]
             asked.append((query, self.headers.get("Authorization", "")))
@@ -95,16 +94,8 @@ def answering(body: Any, status: int = 200) -> Iterator[tuple[str, list[tuple[st
             self.end_headers()
             self.wfile.write(text)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(Answers) as url:
+        yield url, asked
 
 
 def matrix(samples: dict[tuple[str, str], float], *, version: str = "1.2.0", at: float = 1000.0) -> dict[str, Any]:

@@ -7,6 +7,7 @@ still bounded by reads alone.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,18 @@ BODY_LIMIT = 4 << 20  # bytes, decoded; the metrics of a predictor are some 10 K
 _OF_THE_ENCODING = ("content-encoding", "content-length", "transfer-encoding")
 
 
-def request(client: httpx.Client, method: str, url: str, *, seconds: float, **options: Any) -> httpx.Response:
-    """Ask, and read the whole answer within `seconds` and `BODY_LIMIT`. `options` are those of `httpx.Client.stream`.
+def request(client: httpx.Client, method: str, url: str, **options: Any) -> httpx.Response:
+    """Ask, and read the whole answer within the client's timeout of a read and `BODY_LIMIT`.
+
+    `options` are those of `httpx.Client.stream`.
 
     Raises `httpx.HTTPError` where it does not come, or neither ends in time nor within the limit.
     """
     import httpx
 
-    deadline, body = time.monotonic() + seconds, bytearray()
-    with client.stream(method, url, timeout=seconds, **options) as answer:
+    seconds, body = client.timeout.read or math.inf, bytearray()
+    deadline = time.monotonic() + seconds
+    with client.stream(method, url, **options) as answer:
         for part in answer.iter_bytes():
             body += part
             if len(body) > BODY_LIMIT:
@@ -37,6 +41,6 @@ def request(client: httpx.Client, method: str, url: str, *, seconds: float, **op
     return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=answer.request)
 
 
-def get(client: httpx.Client, url: str, *, seconds: float, **options: Any) -> httpx.Response:
+def get(client: httpx.Client, url: str, **options: Any) -> httpx.Response:
     """Send a GET, as `request` does."""
-    return request(client, "GET", url, seconds=seconds, **options)
+    return request(client, "GET", url, **options)

@@ -98,7 +98,7 @@ class Endpoints:
         found: dict[str, Counted] = {}
         digests: set[str] = set()
         try:
-            with httpx.Client(trust_env=False) as client:
+            with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False) as client:
                 for endpoint in readiness.ready(self._cluster, self._services[colour]):
                     digest, samples = _scrape(client, endpoint.url)
                     digests.add(digest)
@@ -114,7 +114,7 @@ class Endpoints:
 def _scrape(client: httpx.Client, url: str) -> tuple[str, dict[tuple[str, str], float]]:
     from prometheus_client.parser import text_string_to_metric_families as parse
 
-    answer = answers.get(client, url + "/metrics", seconds=ANSWER_SECONDS).raise_for_status()
+    answer = answers.get(client, url + "/metrics").raise_for_status()
     samples = {
         (sample.name, sample.labels.get("le", "")): float(sample.value)
         for family in parse(answer.text)

@@ -46,7 +46,9 @@ class Probes:
         self._per_second = per_second
         self._latency_seconds = latency_seconds
         self._look_seconds = look_seconds
-        self._client = httpx.Client(headers={contract.HEADER_PROBE: "route-shift"}, trust_env=False)
+        self._client = httpx.Client(
+            headers={contract.HEADER_PROBE: "route-shift"}, timeout=ANSWER_SECONDS, trust_env=False
+        )
         self._counts = {colour: {ERRORS: [0, 0], LATENCY: [0, 0]} for colour in services}
         self._digests = dict.fromkeys(services, "")
         self._domains: dict[str, Domain] = {}
@@ -124,7 +126,7 @@ def ask(client: httpx.Client, url: str, where: Mapping[str, float], fields: str 
     began = time.perf_counter()
     try:
         asked = {**where, **({"fields": fields} if fields else {})}
-        answer = answers.get(client, url + "/predict-temperature", seconds=ANSWER_SECONDS, params=asked)
+        answer = answers.get(client, url + "/predict-temperature", params=asked)
     except httpx.HTTPError:
         return Answer(seconds=time.perf_counter() - began)
     seconds, digest = time.perf_counter() - began, answer.headers.get(contract.HEADER_MODEL_DIGEST, "")
@@ -140,7 +142,7 @@ def domain(client: httpx.Client, url: str) -> Domain:
     """Where an endpoint may be asked. Raises `httpx.HTTPError`, or `ValueError`, `KeyError`, `TypeError` where it does
     not say.
     """
-    said = answers.get(client, url + contract.PATH_DOMAIN, seconds=ANSWER_SECONDS).raise_for_status().json()
+    said = answers.get(client, url + contract.PATH_DOMAIN).raise_for_status().json()
     return {axis: (float(said[axis][0]), float(said[axis][1])) for axis in AXES}
 
 

@@ -51,8 +51,8 @@ class Prometheus:
         import httpx
 
         try:
-            with httpx.Client(headers=self._headers, trust_env=False) as client:
-                answer = answers.get(client, self._url, seconds=ANSWER_SECONDS, params={"query": self.query(colour)})
+            with httpx.Client(headers=self._headers, timeout=ANSWER_SECONDS, trust_env=False) as client:
+                answer = answers.get(client, self._url, params={"query": self.query(colour)})
             answer.raise_for_status()
             return self._reading(colour, answer.json()["data"]["result"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError, RecursionError):

@@ -135,10 +135,10 @@ def unready_endpoints(found: Sequence[Endpoint], digest: str, least: int = 1) ->
     if len(taking) < least:
         waiting = next((f"; {endpoint.url} is not ready" for endpoint in found if not endpoint.ready), "")
         return f"{len(taking)} of {least} endpoints ready{waiting}"
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False) as client:
         for endpoint in taking:
             try:
-                answer = answers.get(client, endpoint.url + MODEL_PATH, seconds=ANSWER_SECONDS)
+                answer = answers.get(client, endpoint.url + MODEL_PATH)
             except httpx.HTTPError as error:
                 return f"endpoint {endpoint.url} does not answer ({error or type(error).__name__})"
             served = answer.headers.get(contract.HEADER_MODEL_DIGEST, "")

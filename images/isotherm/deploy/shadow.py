@@ -58,7 +58,7 @@ class Model:
         if not ready:
             raise tekton.Refused(f"{colour} has no endpoint that is ready", remedy="deploy it, then run again")
         self._url = ready[0].url
-        self._client = httpx.Client(headers={contract.HEADER_PROBE: "shadow-replay"}, trust_env=False)
+        self._client = httpx.Client(headers={contract.HEADER_PROBE: "shadow-replay"}, timeout=10, trust_env=False)
         self._fields = contract.ONNX_RESIDUAL
 
     def domain(self) -> probes.Domain:

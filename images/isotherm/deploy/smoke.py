@@ -47,10 +47,8 @@ def _ask(endpoint: Endpoint, samples: Samples, fields: Sequence[str], digest: st
     }
     try:
         headers = {contract.HEADER_PROBE: "kserve-deploy"}
-        with httpx.Client(headers=headers, trust_env=False) as client:
-            answer = answers.request(
-                client, "POST", f"{endpoint.url}{MODEL_PATH}/infer", seconds=TIMEOUT_SECONDS, json=body
-            )
+        with httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            answer = answers.request(client, "POST", f"{endpoint.url}{MODEL_PATH}/infer", json=body)
     except httpx.HTTPError as error:
         raise tekton.Unavailable(
             f"endpoint {endpoint.url} did not answer the smoke test ({error or type(error).__name__})",

@@ -77,6 +77,7 @@ class Router:
         self._client = httpx.Client(
             headers={"Host": host, "Connection": "close"},
             limits=httpx.Limits(max_keepalive_connections=0),
+            timeout=ANSWER_SECONDS,
             verify=_trust(),
             trust_env=False,
         )
@@ -95,8 +96,7 @@ class Router:
 
         self._client.cookies.clear()
         try:
-            sni = {"sni_hostname": self.host}
-            answer = answers.get(self._client, self.url, seconds=ANSWER_SECONDS, extensions=sni)
+            answer = answers.get(self._client, self.url, extensions={"sni_hostname": self.host})
         except httpx.HTTPError as error:
             raise tekton.Unavailable(
                 f"the router does not answer at {self.url} for host {self.host} ({error or type(error).__name__})",

@@ -8,15 +8,13 @@ import json
 import secrets
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from events_api import EventsApi, events_api, template
 from mlflow_server import free_port
+from serving import Quiet, served
 
 from isotherm import kube
 from isotherm.events import keys
@@ -44,25 +42,15 @@ class Listener:
         return code
 
 
-@contextlib.contextmanager
-def listening(listener: Listener) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
+def listening(listener: Listener) -> contextlib.AbstractContextManager[str]:
+    class Handler(Quiet):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(listener.receive(self.headers["Authorization"], body))
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return served(Handler)
 
 
 @pytest.fixture(scope="module")
