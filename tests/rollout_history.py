@@ -1,18 +1,35 @@
 """What must never have happened to a Route, checked on everything that was written to it.
 
 `Recorder` keeps what this process read and wrote, drivers, guards and persons alike; `violations` judges the versions
-of one Route in their order.
+of one Route in their order, `unfounded` whether the decision logs of a canary bear its steps out.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from isotherm import contract, kube
 from isotherm.deploy import routes, shifts
+from isotherm.rollout import decisions
+from isotherm.rollout.judge import Verdict
+
+
+@dataclass(frozen=True)
+class Version(routes.Route):
+    """A Route at one resourceVersion; `both`: both colours are among its backends, perhaps one with weight 0."""
+
+    both: bool
+
+
+def parse(stored: kube.Object, services: routes.Services) -> Version:
+    """Read a Route as `routes.parse` does. Who owns it does not matter to its history."""
+    plain = {**stored, "metadata": {**stored["metadata"], "ownerReferences": []}}
+    return Version(**vars(routes.parse(plain, services)), both=bool(stored["spec"].get("alternateBackends")))
 
 
 class Recorder:
@@ -21,7 +38,7 @@ class Recorder:
     def __init__(self, name: str, services: routes.Services) -> None:
         self._name, self._services = name, services
         self._lock = threading.Lock()
-        self._seen: dict[int, routes.Route] = {}
+        self._seen: dict[int, Version] = {}
         self._original: Callable[..., Any] = kube._translated
 
     def __enter__(self) -> Recorder:
@@ -34,19 +51,18 @@ class Recorder:
     def _translated(self, verb: str, kind: kube.Kind, name: str, namespace: str, call: Callable[[], Any]) -> Any:
         answer = self._original(verb, kind, name, namespace, call)
         if kind is kube.ROUTE and name == self._name and verb in ("get", "patch"):
-            stored = {**answer, "metadata": {**answer["metadata"], "ownerReferences": []}}
             with self._lock:
-                self._seen[int(answer["metadata"]["resourceVersion"])] = routes.parse(stored, self._services)
+                self._seen[int(answer["metadata"]["resourceVersion"])] = parse(answer, self._services)
         return answer
 
-    def since(self, version: str) -> list[routes.Route]:
+    def since(self, version: str) -> list[Version]:
         """The versions from this one on, in order."""
         with self._lock:
             return [route for number, route in sorted(self._seen.items()) if number >= int(version)]
 
 
 def violations(
-    seen: Sequence[routes.Route],
+    seen: Sequence[Version],
     plans: dict[str, Sequence[int]] | None = None,
     rollbacks: Collection[str] = (),
 ) -> list[str]:
@@ -58,9 +74,7 @@ def violations(
     return [problem for before, after in pairwise(seen) for problem in _step(before, after, plans or {}, rollbacks)]
 
 
-def _step(
-    before: routes.Route, after: routes.Route, plans: dict[str, Sequence[int]], rollbacks: Collection[str]
-) -> list[str]:
+def _step(before: Version, after: Version, plans: dict[str, Sequence[int]], rollbacks: Collection[str]) -> list[str]:
     where = f"{before.resource_version} -> {after.resource_version}"
     moved = f"{routes.describe(before.weights)} -> {routes.describe(after.weights)}"
     found = []
@@ -82,6 +96,8 @@ def _step(
     back = before.stable is not None and after.weights.get(before.stable) == 100
     if before.shifting and not before.foreign and after.holder != before.holder and not back:
         found.append(f"{where}: {after.holder or '(nobody)'} moved {moved} while {before.holder} was shifting")
+    if changed and back and before.split and after.both:
+        found.append(f"{where}: {moved} leaves both backends, and one of weight 0 keeps its connections")
     if after.holder in rollbacks and after.live is None:
         found.append(f"{where}: {after.holder} moved {moved}, and a rollback moves everything")
     if changed and not back and after.expires is None and after.holder not in rollbacks and not _first_shares(before):
@@ -95,6 +111,28 @@ def _step(
     return found
 
 
-def _first_shares(route: routes.Route) -> bool:
+def unfounded(seen: Sequence[Version], holder: str, logs: Path) -> list[str]:
+    """Say which weights of a canary rose although the step before, by its own log judged again, was not to be promoted.
+
+    `logs` is the folder of the run's decision logs, one for each step.
+    """
+    found = []
+    for before, after in pairwise(seen):
+        target = routes.other(before.stable) if before.split and before.stable else ""
+        if not target or after.holder != holder or after.weights[target] <= before.weights[target]:
+            continue
+        log = logs / f"{before.weights[target]:03}.jsonl"
+        where = f"{before.resource_version} -> {after.resource_version}: {target} rose to {after.weights[target]} %"
+        try:
+            verdicts = list(decisions.replay(log.read_text().splitlines()))
+        except (OSError, decisions.WrongLog) as error:
+            found.append(f"{where}, but {log.name}: {error}")
+            continue
+        if verdicts[-1:] != [Verdict.PROMOTE]:
+            found.append(f"{where}, but {log.name} ends with {verdicts[-1:]}")
+    return found
+
+
+def _first_shares(route: Version) -> bool:
     """Whether nothing is known of who was live: no colour had all traffic, and none is noted."""
     return route.stable is None

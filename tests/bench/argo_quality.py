@@ -2,6 +2,7 @@
 
 Stable fails 1 % of its requests, canaries 1 % (healthy), 5 % or 10 %; 10 canary requests a second, 90 of stable. A
 judge's time is that of its verdict: what a Route's write, a router's reload and a scrape add is `rollout_argo.py`'s.
+Ours is shown once more with 50 probes a second to each model besides, which Argo has none of.
 
 Both at equal rates of false aborts. Ours has none to set: the simulation says how often it aborts a healthy canary.
 Argo's metric is the share of errors since the last measurement, and of the settings that miss at most 1 % of the bad
@@ -23,13 +24,14 @@ import numpy as np
 from argo_rule import Phase, Setting
 from bars import Bar, at_most, keep
 
+from isotherm.deploy import counters, probes
 from isotherm.deploy.canary import Settings
 from isotherm.rollout.judge import Judge, Look, Verdict
 from isotherm.rollout.sequential import Counts
 
 HEALTHY, BAD, WORST = 0.01, 0.05, 0.10
 RATES = (HEALTHY, BAD, WORST)
-PER_SECOND, STABLE_PER_CANARY = 10, 9
+PER_SECOND, STABLE_PER_CANARY, PROBES_PER_SECOND = 10, 9, 50
 INTERVALS = (10, 30, 60)
 MOST_SECONDS = 300
 EQUAL, LENIENT = 0.0005, 0.01
@@ -49,6 +51,15 @@ def setting(interval: int, wrong: float = EQUAL) -> Setting:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """Errors of each second: of clients' requests to both models, and of the probes, where a judge has any."""
+
+    canary: Errors
+    stable: Errors
+    probes: tuple[Errors, Errors]
+
+
+@dataclass(frozen=True)
 class Ending:
     """What a judge said of a stream, and when."""
 
@@ -56,23 +67,36 @@ class Ending:
     seconds: int
 
 
-def our_end(canary: Errors, stable: Errors, *, look: int) -> Ending:
-    """Our judge as route-shift has it without probes, with a look every so many seconds; no answer is slow."""
-    judge = Judge(Settings(probes_per_second=0.0, max_error_rate=HEALTHY).plan())
-    many, beside = PER_SECOND * look, PER_SECOND * STABLE_PER_CANARY * look
-    sums = [errors.reshape(-1, look).sum(axis=1).tolist() for errors in (canary, stable)]
-    for number, (bad, theirs) in enumerate(zip(*sums, strict=True), start=1):
-        quick = Counts(0, many), Counts(0, beside)
-        judge = judge.see(Look({"errors": (Counts(bad, many), Counts(theirs, beside)), "latency": quick}))
+def our_end(stream: Stream, *, look: int, probed: bool = False) -> Ending:
+    """Our judge as route-shift has it, with a look every so many seconds; no answer is slow."""
+    settings = Settings(probes_per_second=float(PROBES_PER_SECOND * probed), max_error_rate=HEALTHY)
+    judge = Judge(settings.plan())
+    shown = {(counters.ERRORS, counters.LATENCY): _looks(stream.canary, stream.stable, look, (1, STABLE_PER_CANARY))}
+    if probed:
+        each = PROBES_PER_SECOND // PER_SECOND
+        shown[probes.ERRORS, probes.LATENCY] = _looks(*stream.probes, look, (each, each))
+    for number in range(MOST_SECONDS // look):
+        seen = {}
+        for (errors, latency), looks in shown.items():
+            seen[errors] = looks[number]
+            seen[latency] = Counts(0, looks[number][0].total), Counts(0, looks[number][1].total)
+        judge = judge.see(Look(seen))
         if judge.verdict() is not Verdict.HOLD:
-            return Ending(judge.verdict() is Verdict.ROLLBACK, number * look)
+            return Ending(judge.verdict() is Verdict.ROLLBACK, (number + 1) * look)
     return Ending(True, MOST_SECONDS)  # what stays open is taken back
 
 
-def argo_end(canary: Errors, _: Errors, *, interval: int, wrong: float) -> Ending:
+def _looks(canary: Errors, stable: Errors, look: int, shares: tuple[int, int]) -> list[tuple[Counts, Counts]]:
+    """What each look counts of both models, of so many times `PER_SECOND` requests."""
+    sums = [errors.reshape(-1, look).sum(axis=1).tolist() for errors in (canary, stable)]
+    many, beside = (PER_SECOND * share * look for share in shares)
+    return [(Counts(bad, many), Counts(theirs, beside)) for bad, theirs in zip(*sums, strict=True)]
+
+
+def argo_end(stream: Stream, *, interval: int, wrong: float) -> Ending:
     """Argo's rule on windows of the same errors."""
     one = setting(interval, wrong)
-    windows = canary[: one.count * interval].reshape(-1, interval).sum(axis=1).tolist()
+    windows = stream.canary[: one.count * interval].reshape(-1, interval).sum(axis=1).tolist()
     phase, number = argo_rule.verdict(one.limits, map(one.phase, windows))
     return Ending(phase is not Phase.SUCCESSFUL, number * interval)
 
@@ -99,24 +123,29 @@ def _argo(interval: int, wrong: float = EQUAL) -> str:
     return f"argo {interval} s" + (", lenient" if wrong == LENIENT else "")
 
 
-JUDGES: dict[str, Callable[[Errors, Errors], Ending]] = {
+PROBED = f"ours, a look a second, {PROBES_PER_SECOND} probes"
+JUDGES: dict[str, Callable[[Stream], Ending]] = {
     "ours": partial(our_end, look=LOOK_SECONDS),
     "ours, a look a second": partial(our_end, look=1),
+    PROBED: partial(our_end, look=1, probed=True),
     **{_argo(i, w): partial(argo_end, interval=i, wrong=w) for w in (EQUAL, LENIENT) for i in INTERVALS},
 }
 
 
-def streams(rate: float) -> Iterator[tuple[Errors, Errors]]:
-    """Errors of each second, the canary's and stable's."""
+def streams(rate: float) -> Iterator[Stream]:
+    """Streams of a canary that fails at this rate, the same for every judge."""
     draw = np.random.default_rng(round(rate * 1e6))
+    probing = np.random.default_rng([round(rate * 1e6), PROBES_PER_SECOND])
     for _ in range(HEALTHY_STREAMS if rate == HEALTHY else STREAMS):
         canary = draw.binomial(PER_SECOND, rate, MOST_SECONDS)
-        yield canary, draw.binomial(PER_SECOND * STABLE_PER_CANARY, HEALTHY, MOST_SECONDS)
+        stable = draw.binomial(PER_SECOND * STABLE_PER_CANARY, HEALTHY, MOST_SECONDS)
+        asked = probing.binomial(PROBES_PER_SECOND, rate, MOST_SECONDS)
+        yield Stream(canary, stable, (asked, probing.binomial(PROBES_PER_SECOND, HEALTHY, MOST_SECONDS)))
 
 
 def row(judge: str, rate: float) -> dict[str, Any]:
     """What a judge makes of canaries of one rate of errors; times are of those that it judged rightly."""
-    ends = [JUDGES[judge](canary, stable) for canary, stable in streams(rate)]
+    ends = [JUDGES[judge](stream) for stream in streams(rate)]
     seconds = [end.seconds for end in ends if end.aborted != (rate == HEALTHY)]
     return {
         "judge": judge, "errors": rate, "aborted": sum(end.aborted for end in ends) / len(ends),
@@ -145,7 +174,7 @@ def judges() -> list[Bar]:
         for one in [setting(i, wrong)]
     }
     found = {(one["judge"], one["errors"]): one for one in table}
-    sides = ("ours", *map(_argo, INTERVALS))
+    sides = ("ours", PROBED, *map(_argo, INTERVALS))
     healthy = {judge: found[judge, HEALTHY]["aborted"] for judge in sides}
     missed = {rate: 1 - found["ours", rate]["aborted"] for rate in (BAD, WORST)}
     bounds = [
@@ -162,8 +191,9 @@ def judges() -> list[Bar]:
     ]
     bars.append(at_most("5 % not caught, ours (simulated)", missed[BAD], LENIENT, "share", n=STREAMS, raw=raw))
     for rate in (BAD, WORST):
-        for interval in INTERVALS:
-            both = found[_argo(interval), rate]["seconds"], found["ours", rate]["seconds"]
-            name = f"Argo's time / ours, {interval} s, {rate:.0%} (simulated)"
-            bars.append(times(name, interval, *both, n=STREAMS, raw=raw, note="until the verdict alone"))
+        for judge, how in (("ours", "simulated"), (PROBED, f"simulated, {PROBES_PER_SECOND} probes a second")):
+            for interval in INTERVALS:
+                both = found[_argo(interval), rate]["seconds"], found[judge, rate]["seconds"]
+                name = f"Argo's time / ours, {interval} s, {rate:.0%} ({how})"
+                bars.append(times(name, interval, *both, n=STREAMS, raw=raw, note="until the verdict alone"))
     return bars

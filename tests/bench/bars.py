@@ -7,6 +7,7 @@ was cut down.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +67,11 @@ def exactly(bar: str, value: int, wanted: int, unit: str, *, raw: str, note: str
     return Bar(bar, value, unit, f"{wanted} of {wanted}", value == wanted, wanted, raw, note)
 
 
+def seconds_log(name: str) -> str:
+    """Where `report` keeps how long each group of a benchmark took."""
+    return str(log(f"{name}-seconds.json").relative_to(ROOT))
+
+
 def former(path: Path) -> list[dict[str, Any]]:
     """Read the rows of an earlier run, for a run of some groups only."""
     rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
@@ -80,7 +86,9 @@ def report(name: str, groups: list[Callable[[], list[Bar]]], *, only_some: bool 
     bars: list[Bar] = []
     path = BUILD / f"{name}.json"
     kept = former(path) if only_some else []
+    seconds: dict[str, float] = {}
     for group in groups:
+        began = time.monotonic()
         try:
             found = group()
         except Exception as error:
@@ -88,6 +96,10 @@ def report(name: str, groups: list[Callable[[], list[Bar]]], *, only_some: bool 
         for bar in found:
             print(bar.line(), flush=True)
         bars += found
+        called = getattr(group, "__name__", name)
+        seconds[called] = time.monotonic() - began
+        print(f"     {called}: {seconds[called]:.0f} s", flush=True)
+        keep(f"{name}-seconds", seconds)
         rows = [{k: v for k, v in asdict(bar).items() if k != "note" or v is not None} for bar in bars]
         measured = {row["bar"] for row in rows}
         path.parent.mkdir(parents=True, exist_ok=True)

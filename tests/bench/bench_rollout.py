@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -31,11 +32,13 @@ import rollout_faults
 import rollout_lab
 import task_crash
 import test_bake
-from bars import Bar, at_most, exactly, keep, report
+from bars import Bar, at_most, exactly, keep, report, seconds_log
 from local_target import route as route_object
-from rollout_load import Load, rate_bound
-from rollout_stage import TWO, Stage, stage, wait_for
+from rollout_history import violations
+from rollout_load import Load, cycle, rate_bound
+from rollout_stage import ONE, TWO, Stage, stage, stages, wait_for
 from routers import pod_servers, runner
+from spread import spread
 
 from isotherm import contract
 from isotherm.deploy import shift
@@ -103,41 +106,29 @@ def split() -> list[Bar]:
 
 def rollback(cycles: int = 30) -> list[Bar]:
     """F2 and F3 with the router as OpenShift installs it: a reload each 5 s at most, which closes kept connections."""
-    return _cycles("", IDLE_CONNECTIONS[0], 60, lambda rows, _: len(rows) == cycles)
-
-
-def deferred(requests: int = 100_000) -> list[Bar]:
-    """F2 and F3 with idleConnectionTerminationPolicy Deferred: a kept connection gets one more answer."""
-    return _cycles(", router Deferred", IDLE_CONNECTIONS[1], 150, lambda _, asked: asked >= requests)
-
-
-def _cycles(how: str, policy: str, per_second: float, enough: Callable[[list[Any], int], bool]) -> list[Bar]:
-    """Go up to half and back again under load, until it is enough."""
-    rows: list[dict[str, Any]] = []
-    asked = 0
-    with stage(reload_seconds=5.0, idle_connections=policy) as one:
-        while not enough(rows, asked):
-            row = _cycle(one, per_second, len(rows), one_more=policy == "Deferred")
-            rows.append(row)
-            asked += row["asked"]
-    raw = keep(f"rollout-{'deferred' if how else 'rollback'}", rows)
-    lost, n = sum(row["lost"] for row in rows), len(rows)
+    with stages(2, reload_seconds=5.0) as lanes:
+        rows = spread(lanes, range(cycles), _rolled_back)
+    raw = keep("rollout-rollback", rows)
+    lost, asked = sum(row["lost"] for row in rows), sum(row["asked"] for row in rows)
     p95 = statistics.quantiles([row["last_canary_answer"] for row in rows], n=20)[-1]
-    bound = rate_bound(lost, asked)
     return [
-        at_most(f"last canary answer, p95{how} (F2)", p95, 7, "s", n=n, raw=raw),
-        at_most(f"API write of a rollback{how} (F2)", max(r["write"] for r in rows), 1, "s", n=n, raw=raw),
-        at_most(f"sticky leaks{how} (F2)", sum(r["sticky"] for r in rows), 0, "answers", n=n, raw=raw),
-        at_most(f"requests lost in shifts{how} (F3)", lost, 0, f"of {asked}", n=asked, raw=raw,
-                note=f"at most {bound:.1e} at 95 %"),
-    ]  # fmt: skip
+        at_most("last canary answer, p95 (F2)", p95, 7, "s", n=cycles, raw=raw),
+        at_most("API write of a rollback (F2)", max(r["write"] for r in rows), 1, "s", n=cycles, raw=raw),
+        at_most("sticky leaks (F2)", sum(row["sticky"] for row in rows), 0, "answers", n=cycles, raw=raw),
+        _nothing_lost("", lost, asked, raw, "; ".join(error for row in rows for error in row["errors"])),
+    ]
 
 
-def _cycle(one: Stage, per_second: float, number: int, *, one_more: bool) -> dict[str, Any]:
-    """Give the canary half, take it back, and look for 8 s at who answers (on a kept connection `one_more` time)."""
+def _nothing_lost(how: str, lost: int, asked: int, raw: str, told: str) -> Bar:
+    note = f"at most {rate_bound(lost, asked):.1e} at 95 %" + (f"; {told}" if told else "")
+    return at_most(f"requests lost in shifts{how} (F3)", lost, 0, f"of {asked}", n=asked, raw=raw, note=note)
+
+
+def _rolled_back(one: Stage, number: int) -> dict[str, Any]:
+    """Give the canary half, take it back, and look for 8 s at who answers."""
     canary = one.target.models[TWO].digest
     one.reset()
-    with Load(one.target.router_url, one.target.route().host, per_second) as load:
+    with Load(one.target.router_url, one.target.route().host, per_second=40) as load:
         one.shifter(one.cluster(), settings=None, weight=50).shift()
         wait_for(lambda: any(a[3] == canary for a in load.answers), 20)
         began = time.monotonic()
@@ -152,12 +143,40 @@ def _cycle(one: Stage, per_second: float, number: int, *, one_more: bool) -> dic
         for kind in ("new", "kept", "jar")
     }
     # A client with a cookie that the router honours would stay with the canary when the others have left it.
-    limit = began + max(ends["new"], ends["kept"]) + 0.5 + (load.jar_seconds if one_more else 0)
+    limit = began + max(ends["new"], ends["kept"]) + 0.5
     return {
         "write": written, "last_canary_answer": max(ends.values()), "asked": len(load.answers),
         "sticky": sum(a[3] == canary and a[1] == "jar" and a[0] > limit for a in load.answers),
         "lost": sum(not 200 <= a[2] < 300 for a in load.answers), "errors": load.lost,
     }  # fmt: skip
+
+
+def deferred(requests: int = 100_000, cycles: int = 100) -> list[Bar]:
+    """F3 with idleConnectionTerminationPolicy Deferred, where a kept connection gets one more answer: up to half, back,
+    up to all, again and again under load, a reload each second at most.
+    """
+    rows: list[dict[str, Any]] = []
+    with stage(reload_seconds=1.0, idle_connections=IDLE_CONNECTIONS[1]) as one:
+        digests = {"blue": one.target.models[ONE].digest, "green": one.target.models[TWO].digest}
+        with Load(one.target.router_url, one.target.route().host, per_second=150) as load:
+            while len(rows) < cycles or len(load.answers) < requests:
+                rows.append(cycle(load, one.target.route().live, partial(_shifter, one), digests))
+        asked, bad = len(load.answers), [a for a in load.answers if not 200 <= a[2] < 300]
+        wrong = violations(one.recorder.since("0"))
+    kinds = Counter(a[1] for a in load.answers)
+    raw = keep("rollout-deferred", {"cycles": rows, "asked": kinds, "bad": bad, "errors": load.lost, "wrong": wrong})
+    sound = 0 if wrong else sum(row["sound"] for row in rows)
+    return [
+        _nothing_lost(", router Deferred", len(bad), asked, raw, "; ".join(load.lost[:3])),
+        exactly("cycles under load that end as they should, router Deferred (F3)", sound, len(rows), "cycles", raw=raw),
+    ]
+
+
+def _shifter(one: Stage, colour: str, weight: int) -> shift.Shifter:
+    """A shift to a colour as the run that deployed it, or back."""
+    model, uid = {"blue": (ONE, "run-1"), "green": (TWO, "run-2")}.get(colour, (None, "rollback"))
+    found = None if model is None else one.target.models[model]
+    return one.target.shifter(colour, found, uid, weight=weight)
 
 
 HERE = (gate, absence, split, rollback, deferred, *rollout_faults.GROUPS, task_crash.crash_tasks, *rollout_argo.GROUPS)
@@ -171,8 +190,15 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}", file=sys.stderr)
         return 2
-    wanted = arguments or [name for name in GROUPS if name not in ON_THE_LAB]
-    return report("rollout", [GROUPS[name] for name in wanted], only_some=bool(arguments))
+    if arguments:
+        return report("rollout", [GROUPS[name] for name in arguments], only_some=True)
+    began = time.monotonic()
+
+    def whole() -> list[Bar]:
+        minutes = (time.monotonic() - began) / 60
+        return [at_most("all groups, one after the other", minutes, 75, "min", n=1, raw=seconds_log("rollout"))]
+
+    return report("rollout", [*(group for name, group in GROUPS.items() if name not in ON_THE_LAB), whole])
 
 
 if __name__ == "__main__":

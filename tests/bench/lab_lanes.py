@@ -11,15 +11,13 @@ import hashlib
 import http.client
 import shutil
 import tempfile
-import traceback
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -30,7 +28,8 @@ from e2e import reach
 from e2e.cluster import Space, Target
 from e2e.written import Written
 from lab_objects import VERSIONS
-from rollout_history import violations
+from rollout_history import Version, violations
+from spread import Job, Row, spread
 from waiting import eventually
 
 from isotherm import contract, kube
@@ -43,8 +42,6 @@ UID = "run-2"  # of a shift that needs no name of its own
 EXPIRY_SECONDS = 6.0  # a tenth of the Task's default
 ALL_BLUE, ALL_GREEN = {"blue": 100, "green": 0}, {"blue": 0, "green": 100}
 MOST_CONFLICTS = 10
-Row = dict[str, Any]
-Job = TypeVar("Job")
 KINDS = (kube.ROUTE, kube.INFERENCE_SERVICE, kube.SERVING_RUNTIME, kube.DEPLOYMENT, kube.LEASE, kube.PIPELINE_RUN)
 
 
@@ -196,35 +193,19 @@ class Stage:
     written: Written
 
     def spread(self, jobs: Iterable[Job], work: Callable[[Lane, Job], Row], lanes: int = LANES) -> list[Row]:
-        """Do the jobs on so many lanes at once, each lane one after the other; one that breaks is a row too."""
-        waiting = deque(jobs)
+        """Do the jobs on so many lanes at once."""
+        return spread(self.lanes[:lanes], jobs, work)
 
-        def along(lane: Lane) -> list[Row]:
-            rows: list[Row] = []
-            while True:
-                try:
-                    job = waiting.popleft()
-                except IndexError:
-                    return rows
-                try:
-                    rows.append(work(lane, job))
-                except Exception as error:
-                    told = "".join(traceback.format_exception(error)[-3:])
-                    rows.append({"job": str(job), "wrong": [f"{type(error).__name__}: {error}"[:500], told[-1500:]]})
-
-        with ThreadPoolExecutor(lanes) as pool:
-            return [row for rows in pool.map(along, self.lanes[:lanes]) for row in rows]
-
-    def history(self, lane: Lane, since: str) -> list[routes.Route]:
+    def history(self, lane: Lane, since: str) -> list[Version]:
         """The versions of a lane's Route from this one on, once the watch has seen the newest."""
         newest = int(lane.route().resource_version)
 
-        def caught_up() -> list[routes.Route] | None:
+        def caught_up() -> list[Version] | None:
             found = [v for place, seen in self.written.histories() if place[1] == lane.name for v in seen]
             seen = [version for version in found if int(version.resource_version) >= int(since)]
             return seen if seen and int(seen[-1].resource_version) >= newest else None
 
-        seen: list[routes.Route] = eventually(caught_up, 60)
+        seen: list[Version] = eventually(caught_up, 60)
         return seen
 
     def wrong(self, lane: Lane, since: str, *holders: str, steps: tuple[int, ...] = ()) -> list[str]:

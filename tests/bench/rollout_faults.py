@@ -5,27 +5,41 @@ Groups of bench_rollout.py; each judges the Route's whole history (rollout_histo
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import product
 from typing import Any
+from unittest import mock
 
+import task_program
 from bars import Bar, at_most, exactly, keep
 from deploy_target import OPS_PYTHON, SERVICES
-from rollout_history import violations
-from rollout_stage import JUDGED, STEPS, TWO, Doubtful, Killed, Mortal, Stage, guarding, stage, wait_for
+from rollout_history import unfounded, violations
+from rollout_stage import JUDGED, STEPS, TWO, Doubtful, Killed, Mortal, Stage, guarding, stage, stages, wait_for
+from serving import Quiet, served
+from spread import Row, spread
 
 from isotherm import contract, kube, tekton
 from isotherm.deploy import routes
 from isotherm.deploy.bake import Pace
+from isotherm.rollout.judge import Judge, Verdict
 
+LANES = 4
+RIVAL_EXPIRY_SECONDS, STOPS = 2.0, (0.0, 0.5, 4.0)
+# Of an orphan: the steps at which drivers are killed, how long each lasts at least, and a tenth of expiry and 10 s.
+WATCHED, BAKE_SECONDS, BACK_SECONDS = (10, 25, 50), 5.0, (60 + 10) / 10
 BLUE, GREEN = {"blue": 100, "green": 0}, {"blue": 0, "green": 100}
 
 
@@ -39,74 +53,88 @@ def _legal(one: Stage, before: set[str]) -> str:
 
 
 def crash() -> list[Bar]:
-    """F7: death right before and right after every write of a canary; then the guard alone, or the same run again."""
-    rows = []
-    with stage() as one, one.recorder() as recorder:
+    """F7: death right before and right after every write of a canary; then the guard alone, or the same run again.
+
+    The writes are numbered as they come, until a number is reached no more: a slow verification renews the expiry once
+    more than a quick one.
+    """
+    rows: list[Row] = []
+    with stage() as one:
         before = set(one.target.everything())
-        one.reset()
-        counted = one.cluster(Mortal)
-        one.shifter(counted).shift()
-        for at, after, again in product(range(1, counted.writes + 1), (False, True), (False, True)):
-            start = one.reset()
-            try:
-                one.shifter(one.cluster(Mortal, at=at, after=after)).shift()
-                died = False
-            except Killed:
-                died = True
-            if again:
-                one.shifter(one.cluster()).shift()
-            else:
-                one.guard().look(tekton.utcnow() + timedelta(seconds=61))
-            one.target.route()
-            history = recorder.since(start)
-            wrong = [_legal(one, before), *violations(history, {"run-2": (*STEPS, 100)})]
-            rows.append({"write": at, "after": after, "again": again, "died": died, "wrong": [w for w in wrong if w]})
+        for at in itertools.count(1):
+            tried = [_died(one, before, at, *how) for how in product((False, True), (False, True))]
+            rows += [row for row in tried if row["died"] or row["wrong"]]
+            if not any(row["died"] for row in tried):
+                break
     raw = keep("rollout-crash", rows)
-    good = sum(not row["wrong"] and row["died"] for row in rows)
+    good = sum(not row["wrong"] for row in rows)
     note = "every write of route-shift; group crash_tasks has the other Tasks'"
     return [exactly("crash points that end legal (F7)", good, len(rows), "points", raw=raw, note=note)]
 
 
-def rivals(rounds: int = 20) -> list[Bar]:
+def _died(one: Stage, before: set[str], at: int, after: bool, again: bool) -> Row:
+    """A canary whose driver dies at its write `at`, and what becomes of the Route."""
+    start = one.reset()
+    try:
+        one.shifter(one.cluster(Mortal, at=at, after=after)).shift()
+        died = False
+    except Killed:
+        died = True
+    if again:
+        one.shifter(one.cluster()).shift()
+    else:
+        one.guard().look(tekton.utcnow() + timedelta(seconds=61))
+    one.target.route()
+    wrong = [_legal(one, before), *violations(one.recorder.since(start), {"run-2": (*STEPS, 100)})]
+    return {"write": at, "after": after, "again": again, "died": died, "wrong": [w for w in wrong if w]}
+
+
+def rivals(rounds: int = 100) -> list[Bar]:
     """F8: two or five runs want the Route at once, some of them stopped for longer than their expiry."""
-    rows = []
-    with stage() as one, one.recorder() as recorder, guarding(one):
-        rng = random.Random(8)
-        for number in range(rounds):
-            names = [f"rival-{number}-{i}" for i in range(rng.choice((2, 5)))]
-            start, ends = one.reset(), {}
-
-            def run(uid: str, stop: float, ends: dict[str, str] = ends) -> None:
-                try:
-                    one.target.deploy(one.target.models[TWO], uid, ready_timeout_seconds=10.0)
-                    shifter = one.shifter(one.cluster(), uid, expiry_seconds=2.0, verify_timeout_seconds=10.0)
-                    write = shifter.routes.write
-
-                    def stopped(*arguments: Any, **options: Any) -> Any:
-                        time.sleep(stop * rng.random())
-                        return write(*arguments, **options)
-
-                    shifter.routes.write = stopped  # type: ignore[method-assign]
-                    ends[uid] = shifter.shift()["outcome"]
-                except tekton.TaskError as error:
-                    ends[uid] = f"refused: {error.what[:120]}"
-
-            threads = [threading.Thread(target=run, args=(uid, rng.choice((0.0, 0.5, 4.0)))) for uid in names]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            wait_for(lambda: not one.target.route().shifting, 10)
-            plans = dict.fromkeys(names, (*STEPS, 100))
-            wrong = violations(recorder.since(start), plans)
-            winners = [uid for uid, end in ends.items() if end == "shifted"]
-            final = one.target.route()
-            if final.shifting or (winners and dict(final.weights) != GREEN and final.holder in winners):
-                wrong.append(f"ends with {routes.describe(final.weights)} held by {final.holder}, winners {winners}")
-            rows.append({"rivals": len(names), "ends": ends, "wrong": wrong})
+    with stages(LANES) as lanes, ExitStack() as guards:
+        for one in lanes:
+            guards.enter_context(guarding(one))
+        rows = spread(lanes, range(rounds), _round)
     raw = keep("rollout-rivals", rows)
-    good = sum(not row["wrong"] for row in rows)
-    return [exactly("rounds of rivals without a stale write (F8)", good, rounds, "rounds", raw=raw)]
+    good, stopped = sum(not row["wrong"] for row in rows), sum(any(row.get("stops", ())) for row in rows)
+    note = f"expiry {RIVAL_EXPIRY_SECONDS:g} s; in {stopped} a run stops before its writes, for up to {max(STOPS):g} s"
+    return [exactly("rounds of rivals without a stale write (F8)", good, rounds, "rounds", raw=raw, note=note)]
+
+
+def _round(one: Stage, number: int) -> Row:
+    rng = random.Random(800 + number)
+    names = [f"rival-{number}-{i}" for i in range(rng.choice((2, 5)))]
+    stops = [rng.choice(STOPS) for _ in names]
+    start, ends = one.reset(), {}
+
+    def run(uid: str, stop: float) -> None:
+        try:
+            one.target.deploy(one.target.models[TWO], uid, ready_timeout_seconds=10.0)
+            shifter = one.shifter(one.cluster(), uid, expiry_seconds=RIVAL_EXPIRY_SECONDS, verify_timeout_seconds=10.0)
+            write = shifter.routes.write
+
+            def stopped(*arguments: Any, **options: Any) -> Any:
+                time.sleep(stop * rng.random())
+                return write(*arguments, **options)
+
+            shifter.routes.write = stopped  # type: ignore[method-assign]
+            ends[uid] = shifter.shift()["outcome"]
+        except tekton.TaskError as error:
+            ends[uid] = f"refused: {error.what[:120]}"
+
+    threads = [threading.Thread(target=run, args=pair) for pair in zip(names, stops, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_for(lambda: not one.target.route().shifting, 10)
+    wrong = violations(one.recorder.since(start), dict.fromkeys(names, (*STEPS, 100)))
+    wrong += [f"{uid} never ended" for uid in names if uid not in ends]
+    winners = [uid for uid, end in ends.items() if end == "shifted"]
+    final = one.target.route()
+    if final.shifting or (winners and dict(final.weights) != GREEN and final.holder in winners):
+        wrong.append(f"ends with {routes.describe(final.weights)} held by {final.holder}, winners {winners}")
+    return {"rivals": len(names), "stops": stops, "ends": ends, "wrong": wrong}
 
 
 def _by_hand(one: Stage, rng: random.Random) -> dict[str, Any]:
@@ -168,102 +196,186 @@ def _slow() -> Any:
 
 def ambiguous(runs: int = 30) -> list[Bar]:
     """F29: an API that answers 409, 429 or 500 to a fifth of the writes and loses the answer to a tenth."""
-    rows = []
-    with stage() as one, one.recorder() as recorder:
-        before = set(one.target.everything())
-        for number in range(runs):
-            start = one.reset()
-            doubtful = one.cluster(Doubtful, rng=random.Random(number))
-            try:
-                outcome = one.shifter(doubtful).shift()["outcome"]
-            except tekton.TaskError as error:
-                outcome = f"refused: {error.what}"
-            wrong = violations(recorder.since(start), {"run-2": (*STEPS, 100)})
-            if outcome != "shifted" or dict(one.target.route().weights) != GREEN or _legal(one, before):
-                wrong.append(f"{outcome}; {_legal(one, before)}")
-            rows.append({"hurt": doubtful.hurt, "outcome": outcome, "wrong": wrong})
+    with stages(LANES) as lanes:
+        rows = spread(lanes, range(runs), _doubted)
     raw = keep("rollout-ambiguous", rows)
-    hurt = sum(row["hurt"] for row in rows)
+    hurt = sum(row.get("hurt", 0) for row in rows)
     return [
         exactly("runs that end as without faults (F29)", sum(not r["wrong"] for r in rows), runs, "runs", raw=raw,
                 note=f"{hurt} writes hurt")
     ]  # fmt: skip
 
 
-def deadman(runs: int = 10) -> list[Bar]:
-    """F6: SIGKILL of the program route-shift at a random moment of a step; the guard runs as its own program."""
-    rows = []
-    with stage() as one:
-        common = {
-            "PATH": os.environ["PATH"], "HOME": str(one.target.folder),
-            "KUBECONFIG": str(one.target.local.kubeconfig(one.target.namespace)),
-        }  # fmt: skip
-        guards = common | {"POLL_SECONDS": "0.5", "GUARDED_X": f"{one.target.model_name}=blue,green"}
-        watching = subprocess.Popen(
-            [str(OPS_PYTHON), "-m", "isotherm.deploy.guard"],
-            env=guards,
-            cwd=one.target.folder,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            rng = random.Random(6)
-            for _ in range(runs):
-                one.reset()
-                driver = subprocess.Popen(
-                    [str(OPS_PYTHON), "-m", "isotherm.deploy.shift"], env=common | _inputs(one), cwd=one.target.folder,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                )  # fmt: skip
-                wait_for(lambda: one.target.route().split, 30)
-                time.sleep(4 * rng.random())
-                driver.kill()
-                driver.wait()
-                rows.append({"seconds": wait_for(lambda: dict(one.target.route().weights) == BLUE, 30)})
-        finally:
-            watching.send_signal(signal.SIGTERM)
-            watching.wait(10)
+def _doubted(one: Stage, number: int) -> Row:
+    before, start = set(one.target.everything()), one.reset()
+    doubtful = one.cluster(Doubtful, rng=random.Random(number))
+    try:
+        outcome = one.shifter(doubtful).shift()["outcome"]
+    except tekton.TaskError as error:
+        outcome = f"refused: {error.what}"
+    wrong = violations(one.recorder.since(start), {"run-2": (*STEPS, 100)})
+    if outcome != "shifted" or dict(one.target.route().weights) != GREEN or _legal(one, before):
+        wrong.append(f"{outcome}; {_legal(one, before)}")
+    return {"hurt": doubtful.hurt, "outcome": outcome, "wrong": wrong}
+
+
+def deadman(runs: int = 50) -> list[Bar]:
+    """F6: SIGKILL of the program route-shift at a random moment of each step; guards run as programs of their own."""
+    with stages(LANES) as lanes, ExitStack() as guards:
+        for one in lanes:
+            guards.enter_context(_guard_program(one))
+        rows = spread(lanes, range(runs), _orphaned)
     raw = keep("rollout-deadman", rows)
-    limit = (60 + 10) / 10
+    good, slowest = sum(not row["wrong"] for row in rows), max(row.get("seconds", math.inf) for row in rows)
     return [
-        exactly("orphaned shifts taken back in time (F6)", sum(r["seconds"] <= limit for r in rows), runs, "kills",
-                raw=raw, note=f"at most {limit:g} s, expiry 6 s of 60; SIGKILL only: the rest needs a cluster"),
+        exactly("orphaned shifts taken back in time (F6)", good, runs, "kills", raw=raw,
+                note=f"at most {BACK_SECONDS:g} s, expiry 6 s of 60; the slowest {slowest:.1f} s; steps "
+                f"{', '.join(map(str, WATCHED))} % in turn; SIGKILL only: the rest needs a cluster"),
     ]  # fmt: skip
 
 
-def _inputs(one: Stage) -> dict[str, str]:
-    model = one.target.models[TWO]
+def _environment(one: Stage) -> dict[str, str]:
     return {
-        "DRIVER": "route", "ROUTE": one.target.model_name, "SERVICE_BLUE": "blue", "SERVICE_GREEN": "green",
-        "COLOUR": "green",
-        "MODEL_DIGEST": model.digest, "MODEL_VERSION": model.version, "WEIGHT": "100",
-        "ROUTER_URL": one.target.router_url, "VERIFY_REQUESTS": "30", "VERIFY_TIMEOUT_SECONDS": "20",
-        "EXPIRY_SECONDS": "6", "PIPELINE_RUN_UID": "run-2", "STEP_WEIGHTS": "20", "INTERVAL_SECONDS": "0.5",
-        "BAKE_SECONDS": "60", "HOLD_SECONDS": "60", "MAX_ERROR_RATE": "0.01", "MAX_RATIO": "5",
-        "LATENCY_SECONDS": "5", "PROBES_PER_SECOND": "5", "PROMETHEUS_URL": "", "REPORTS_DIR": str(one.target.reports),
-        **{f"RESULT_{name}": str(one.target.folder / name) for name in (
-            "OUTCOME", "CANARY_VERDICT", "ROUTE_BEFORE", "ROUTE_AFTER", "OBSERVED_SHARE", "LIVE_COLOUR", "LIVE_DIGEST",
-            "LIVE_VERSION")},
+        "PATH": os.environ["PATH"], "HOME": str(one.target.folder),
+        "KUBECONFIG": str(one.target.local.kubeconfig(one.target.namespace)),
     }  # fmt: skip
 
 
+def _canary(one: Stage) -> dict[str, str]:
+    """The variables of Task route-shift's step for a canary that stays at each step for a while."""
+    model = one.target.models[TWO]
+    given = {
+        "route": one.target.model_name, "colour": "green", "model-digest": model.digest, "model-version": model.version,
+        "router-url": one.target.router_url, "pipeline-run-uid": "run-2", "expiry-seconds": "6",
+        "verify-requests": "30", "verify-timeout-seconds": "20", "step-weights": ",".join(map(str, WATCHED)),
+        "interval-seconds": "0.5", "bake-seconds": f"{BAKE_SECONDS:g}", "hold-seconds": "60",
+        "probes-per-second": "100", "latency-seconds": "5",
+    }  # fmt: skip
+    of, reports = task_program.task("route-shift"), {"reports": one.target.reports}
+    return _environment(one) | task_program.environment(of, given, reports, one.target.folder)
+
+
+@contextmanager
+def _guard_program(one: Stage) -> Iterator[None]:
+    """The guard as Deployment route-guard starts it, beside a block."""
+    env = _environment(one) | {"POLL_SECONDS": "0.5", "GUARDED_X": f"{one.target.model_name}=blue,green"}
+    command = [str(OPS_PYTHON), "-m", "isotherm.deploy.guard"]
+    watching = subprocess.Popen(command, env=env, cwd=one.target.folder, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        watching.send_signal(signal.SIGTERM)
+        watching.wait(10)
+
+
+def _orphaned(one: Stage, number: int) -> Row:
+    """Kill at the steps in turn, once the Route has the step's weights, within its bake."""
+    step, moment = WATCHED[number % len(WATCHED)], random.Random(600 + number).random() * BAKE_SECONDS
+    one.reset()
+    driver = subprocess.Popen(
+        [str(OPS_PYTHON), "-m", "isotherm.deploy.shift"], env=_canary(one), cwd=one.target.folder,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        reached = wait_for(lambda: one.target.route().weights["green"] == step, 60) < math.inf
+        time.sleep(moment)
+    finally:
+        driver.kill()
+        driver.wait()
+    orphan = one.target.route()
+    seconds = wait_for(lambda: dict(one.target.route().weights) == BLUE, 30)
+    wrong = [] if reached and orphan.split else [f"killed at {routes.describe(orphan.weights)}, not at {step} %"]
+    wrong += [] if seconds <= BACK_SECONDS else [f"taken back after {seconds:.1f} s"]
+    return {"step": step, "moment": moment, "orphan": dict(orphan.weights), "seconds": seconds, "wrong": wrong}
+
+
+def _unfenced(one: Stage) -> None:
+    """Writes whatever stands there meanwhile: somebody else shifts, and it patches with the newest resourceVersion."""
+    checked = one.shifter(one.cluster(), "run-2", settings=None).check()
+    other = routes.Routes(one.cluster(), SERVICES)
+    theirs = other.require(one.target.model_name)
+    notes = {
+        contract.ANNOTATION_SHIFT_HOLDER: "run-8", contract.ANNOTATION_SHIFT_TOKEN: str(theirs.token + 1),
+        contract.ANNOTATION_SHIFT_WEIGHTS: "blue=70 green=30", contract.ANNOTATION_PREVIOUS: "blue",
+        contract.ANNOTATION_SHIFT_EXPIRES: tekton.rfc3339(tekton.utcnow() + timedelta(minutes=1)),
+    }  # fmt: skip
+    other.write(theirs, {"blue": 70, "green": 30}, notes)
+    stale = other.require(one.target.model_name)
+    other.write(stale, checked.plan.after, checked.plan.annotations)
+
+
+def _kept_at_zero(one: Stage) -> None:
+    """Rolls back by weight 0, and leaves the backend in the Route."""
+    one.shifter(one.cluster(), settings=None, weight=50).shift()
+    back = one.target.shifter("previous", None, "rollback")
+    _with_write(back, lambda write, *what, alone: write(*what, alone=False))
+    back.shift()
+
+
+def _unending(one: Stage) -> None:
+    """Notes no expiry beside its weights."""
+    shifter = one.shifter(one.cluster(), settings=None, weight=50)
+
+    def write(write: Any, route: Any, weights: Any, notes: dict[str, Any], *, alone: bool) -> Any:
+        return write(route, weights, notes | {contract.ANNOTATION_SHIFT_EXPIRES: None}, alone=alone)
+
+    _with_write(shifter, write)
+    shifter.shift()
+
+
+def _blind(one: Stage) -> None:
+    """Takes samples that are no numbers for no reason to hold."""
+    verdict = Judge.verdict
+
+    def passing(judge: Judge) -> Verdict:
+        found = verdict(judge)
+        return Verdict.PROMOTE if found is Verdict.HOLD else found
+
+    with served(_NoNumbers) as prometheus, mock.patch.object(Judge, "verdict", passing):
+        one.shifter(one.cluster(), settings=replace(JUDGED, prometheus_url=prometheus)).shift()
+
+
+class _NoNumbers(Quiet):
+    """A Prometheus whose every sample is NaN."""
+
+    def do_GET(self) -> None:
+        sample = {"metric": {}, "value": [time.time(), "NaN"]}
+        body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": [sample]}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _with_write(shifter: Any, broken: Callable[..., Any]) -> None:
+    """Let a shift write through `broken`, which is given the sound write and what it was called with."""
+    write = shifter.routes.write
+    shifter.routes.write = lambda *what, alone=False: broken(write, *what, alone=alone)
+
+
 def bites() -> list[Bar]:
-    """The history checker on a route-shift that was broken on purpose: it writes whatever stands there meanwhile."""
-    with stage() as one, one.recorder() as recorder:
-        start = one.reset()
-        checked = one.shifter(one.cluster(), "run-2", settings=None).check()
-        # Somebody else shifts in between, and this one patches with the newest resourceVersion as if it were its own.
-        other = routes.Routes(one.cluster(), SERVICES)
-        theirs = other.require(one.target.model_name)
-        notes = {
-            contract.ANNOTATION_SHIFT_HOLDER: "run-8", contract.ANNOTATION_SHIFT_TOKEN: str(theirs.token + 1),
-            contract.ANNOTATION_SHIFT_WEIGHTS: "blue=70 green=30", contract.ANNOTATION_PREVIOUS: "blue",
-            contract.ANNOTATION_SHIFT_EXPIRES: tekton.rfc3339(tekton.utcnow() + timedelta(minutes=1)),
-        }  # fmt: skip
-        other.write(theirs, {"blue": 70, "green": 30}, notes)
-        stale = other.require(one.target.model_name)
-        other.write(stale, checked.plan.after, checked.plan.annotations)
-        found = violations(recorder.since(start))
-    raw = keep("rollout-bites", found)
-    return [Bar("the checker sees a stale write", len(found), "findings", ">= 1", bool(found), 1, raw)]
+    """The history checker on a route-shift that is broken on purpose, in four ways, and on a sound one."""
+    rows = []
+    with stage() as one:
+        for broken in (None, _unfenced, _kept_at_zero, _unending, _blind):
+            start = one.reset()
+            shutil.rmtree(one.target.reports / contract.REPORT_DECISIONS, ignore_errors=True)
+            ended = "shifted"
+            try:
+                broken(one) if broken else one.shifter(one.cluster()).shift()
+            except tekton.TaskError as error:
+                ended = error.what
+            seen = one.recorder.since(start)
+            found = violations(seen, {"run-2": (*STEPS, 100)})
+            found += unfounded(seen, "run-2", one.target.reports / contract.REPORT_DECISIONS)
+            rows.append({"broken": (broken.__doc__ or "").strip() if broken else "", "ended": ended, "found": found})
+    raw = keep("rollout-bites", rows)
+    seen_through = sum(bool(row["found"]) for row in rows if row["broken"])
+    return [
+        exactly("broken shifts that the checker sees through", seen_through, len(rows) - 1, "shifts", raw=raw,
+                note="no fencing, weight 0 instead of removal, no expiry, a gate that NaN passes"),
+        at_most("what it finds in a sound one", len(rows[0]["found"]), 0, "findings", n=1, raw=raw),
+    ]  # fmt: skip
 
 
 GROUPS: tuple[Callable[[], list[Bar]], ...] = (crash, rivals, foreign, ambiguous, deadman, bites)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache
@@ -23,10 +22,10 @@ from bars import ROOT, Bar, at_most, exactly, keep, log
 from lab import parts, routes
 from lab.part import Lab, LabError
 from lab_lanes import Lane, Stage
-from rollout_load import Load, rate_bound
+from rollout_load import Load, cycle, rate_bound
 from waiting import eventually
 
-from isotherm.deploy.routes import other
+from isotherm.deploy import shift
 from isotherm.deploy.weights import expected_shares, tolerance
 from isotherm_local.translation import IDLE_CONNECTIONS
 
@@ -64,12 +63,12 @@ def on_lab(name: str, group: Callable[[Stage], list[Bar]]) -> Group:
     def measured() -> list[Bar]:
         if why := missing():
             return [Bar(name, None, "", "measured", False, 0, "", f"not measured: {why}")]
-        on, began = stage(), time.monotonic()
+        on = stage()
         path = log(f"{name}.log")
         # What so many shifts at once say is no use on a screen.
         with path.open("w") as said, redirect_stdout(said):
             found = group(on)
-        print(f"{name}: {time.monotonic() - began:.0f} s, {path.relative_to(ROOT)}", flush=True)
+        print(f"     {path.relative_to(ROOT)}", flush=True)
         return found
 
     measured.__name__ = name
@@ -132,10 +131,14 @@ def _lost(on: Stage, how: str) -> list[Bar]:
     more than the clients do. Every cycle ends with the other colour live, and the next one goes back.
     """
     lane, rows = on.lanes[0], []
+
+    def shifter(colour: str, weight: int) -> shift.Shifter:
+        return lane.shifter(colour, weight=weight)
+
     start = lane.reset()
     with Load(lane.target.router, lane.route().host, LOST_PER_SECOND) as load:
         while len(load.answers) < LOST_REQUESTS:
-            rows.append(_cycle(lane, load))
+            rows.append(cycle(load, lane.route().live, shifter, lane.digests))
     asked, bad = len(load.answers), [a for a in load.answers if not 200 <= a[2] < 300]
     kinds = {kind: sum(a[1] == kind for a in load.answers) for kind in ("new", "kept", "jar")}
     statuses = [{"kind": kind, "status": status} for _, kind, status, _ in bad]
@@ -158,35 +161,6 @@ def _lost(on: Stage, how: str) -> list[Bar]:
         exactly(f"cycles under load that end as they should{how} (F3)", 0 if wrong else sum(r["sound"] for r in rows),
                 len(rows), "cycles", raw=raw),
     ]  # fmt: skip
-
-
-def _cycle(lane: Lane, load: Load) -> dict[str, Any]:
-    """One cycle: the colour that is idle gets half of the traffic, loses it, and gets all of it."""
-    live = lane.route().live
-    assert live, "a cycle begins with one live colour"
-    idle = other(live)
-    half = lane.shifter(idle, weight=50).shift()
-    times: list[float] = []
-    back = lane.shifter("previous")
-    write = back.routes.write
-
-    def timed(*arguments: Any, **options: Any) -> Any:
-        times.append(time.monotonic())
-        done = write(*arguments, **options)
-        times.append(time.monotonic())
-        return done
-
-    back.routes.write = timed  # type: ignore[method-assign]
-    rolled = back.shift()
-    time.sleep(2)  # whoever still answers as the canary after the verification is to be seen
-    until, digest = time.monotonic(), lane.digests[idle]
-    after = [at for at, _, _, who in load.answers if who == digest and times[0] < at <= until]
-    whole = lane.shifter(idle).shift()
-    ends = [half["outcome"], rolled["outcome"], whole["outcome"]]
-    return {
-        "canary": idle, "outcomes": ends, "write": times[1] - times[0], "sound": ends == ["shifted"] * 3,
-        "last_canary_answer": max(after, default=times[0]) - times[0],
-    }  # fmt: skip
 
 
 GROUPS: dict[str, Group] = {

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import httpx
 from scipy.stats import chi2
 
 from isotherm import contract
+from isotherm.deploy import shift
+from isotherm.deploy.routes import other
 
 
 def rate_bound(lost: int, asked: int) -> float:
@@ -61,3 +65,36 @@ class Load:
             self.answers.append((time.monotonic(), kind, status, digest))
         for client in clients:
             client.close()
+
+
+def cycle(
+    load: Load, live: str | None, shifter: Callable[[str, int], shift.Shifter], digests: Mapping[str, str]
+) -> dict[str, Any]:
+    """One cycle under load: the colour that is idle gets half of the traffic, loses it, and gets all of it.
+
+    `shifter` builds a shift to a colour, or back ("previous"), with a weight; `digests` are the colours' models.
+    """
+    assert live, "a cycle begins with one live colour"
+    idle = other(live)
+    half = shifter(idle, 50).shift()
+    times: list[float] = []
+    back = shifter("previous", 100)
+    write = back.routes.write
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+        times.append(time.monotonic())
+        done = write(*arguments, **options)
+        times.append(time.monotonic())
+        return done
+
+    back.routes.write = timed  # type: ignore[method-assign]
+    rolled = back.shift()
+    time.sleep(2)  # whoever still answers as the canary after the verification is to be seen
+    until, digest = time.monotonic(), digests[idle]
+    after = [at for at, _, _, who in load.answers if who == digest and times[0] < at <= until]
+    whole = shifter(idle, 100).shift()
+    ends = [half["outcome"], rolled["outcome"], whole["outcome"]]
+    return {
+        "canary": idle, "outcomes": ends, "write": times[1] - times[0], "sound": ends == ["shifted"] * 3,
+        "last_canary_answer": max(after, default=times[0]) - times[0],
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A stage for rollouts that go wrong: a local target with two models, and clusters that fail at a chosen write."""
+"""Stages for rollouts that go wrong: local targets with two models each, and clusters that fail at a chosen write."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,11 @@ class Doubtful(kube.Cluster):
 
 @dataclass
 class Stage:
-    """Version 1 live on blue, version 2 ready on green for run-2."""
+    """Version 1 live on blue, version 2 ready on green for run-2; `recorder` has what became of the Route."""
 
     target: Target
     client: Any
+    recorder: Recorder
 
     def reset(self, uid: str = "run-2") -> str:
         """Everything to blue, no note of a former shift; green is `uid`'s. Returns the Route's resourceVersion."""
@@ -105,30 +107,38 @@ class Stage:
         """The dead man's switch, to be asked to look."""
         return guard.Guard(self.cluster(), {self.target.model_name: SERVICES})
 
-    def recorder(self) -> Recorder:
-        """What is read and written of the Route within a block."""
-        return Recorder(self.target.model_name, SERVICES)
+
+@contextmanager
+def stages(count: int, **options: Any) -> Iterator[list[Stage]]:
+    """Targets with one MLflow server, ended with the block; options as `deploy_target.started` has them."""
+    with tempfile.TemporaryDirectory(prefix="rollout-") as temporary, ExitStack() as kept:
+        folder, port = Path(temporary), mlflow_server.free_port()
+        (folder / "mlflow").mkdir()
+        server = mlflow_server.start(folder / "mlflow", port)
+        kept.callback(mlflow_server.stop, server)
+        url = f"http://127.0.0.1:{port}"
+        mlflow_server.wait_until_up(server, url, folder / "mlflow" / "server.log")
+        found = []
+        for number in range(count):
+            target = kept.enter_context(started(folder / f"target-{number}", url, **options))
+            target.deploy(target.register(ONE), "run-1")
+            target.deploy(target.register(TWO), "run-2")
+            recorder = kept.enter_context(Recorder(target.model_name, SERVICES))
+            found.append(Stage(target, partial(_client, target), recorder))
+        yield found
 
 
 @contextmanager
 def stage(**options: Any) -> Iterator[Stage]:
-    """A target with its own MLflow server, ended with the block; options as `deploy_target.started` has them."""
+    """One target with its own MLflow server."""
+    with stages(1, **options) as [one]:
+        yield one
+
+
+def _client(target: Target) -> Any:
     from kubernetes import config
 
-    with tempfile.TemporaryDirectory(prefix="rollout-") as temporary:
-        folder, port = Path(temporary), mlflow_server.free_port()
-        (folder / "mlflow").mkdir()
-        server = mlflow_server.start(folder / "mlflow", port)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            mlflow_server.wait_until_up(server, url, folder / "mlflow" / "server.log")
-            with started(folder / "target", url, **options) as target:
-                target.deploy(target.register(ONE), "run-1")
-                target.deploy(target.register(TWO), "run-2")
-                path = str(target.local.kubeconfig(target.namespace))
-                yield Stage(target, lambda: config.new_client_from_config(config_file=path))
-        finally:
-            mlflow_server.stop(server)
+    return config.new_client_from_config(config_file=str(target.local.kubeconfig(target.namespace)))
 
 
 def guarding(one: Stage, seconds: float = 0.2) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ import urllib3
 import yaml
 from deploy_target import Target
 from door import Answer, Door
+from warm_program import Life
 
 LIFE_SECONDS = 180.0
 
@@ -80,7 +81,7 @@ class Case:
         variables = task_program.environment(task, params, folders, self.folder / "results")
         variables |= {"KUBECONFIG": str(door.kubeconfig(self.target, self.folder)), **self.variables}
         [_, *module] = task["spec"]["steps"][0]["command"]
-        process = task_program.start([*module, *self.arguments], variables, self.folder)
+        process = Life([*module, *self.arguments], task_program.own(variables, self.folder), self.folder)
 
         def kill() -> None:
             process.kill()

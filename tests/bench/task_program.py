@@ -41,9 +41,14 @@ def environment(
     }
 
 
+def own(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """All variables of the process: the step's, and what a process needs on this machine."""
+    return {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT / "images")} | dict(variables)
+
+
 def start(command: Sequence[str], variables: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
     """Start Python with these arguments and variables in a folder; its log is `folder/log`, anew with each start."""
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT / "images")} | dict(variables)
+    env = own(variables, folder)
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, *command], env=env, cwd=folder, stdin=subprocess.PIPE, stdout=log, stderr=log

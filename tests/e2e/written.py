@@ -8,7 +8,7 @@ from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
-from rollout_history import violations
+from rollout_history import Version, parse, violations
 
 from isotherm import tekton
 from isotherm.deploy import routes
@@ -25,7 +25,7 @@ class Written:
 
         self._client = config.new_client_from_config(kubeconfig)
         self._namespaces, self._services = namespaces, services
-        self._versions: dict[tuple[Place, str], dict[int, routes.Route]] = defaultdict(dict)
+        self._versions: dict[tuple[Place, str], dict[int, Version]] = defaultdict(dict)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self.gap = False  # whether the API server has forgotten versions before they were read
         self.unreadable: list[str] = []
@@ -38,7 +38,7 @@ class Written:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
 
-    def histories(self) -> list[tuple[Place, list[routes.Route]]]:
+    def histories(self) -> list[tuple[Place, list[Version]]]:
         """The versions of each Route in their order; one that was deleted and made again is another Route."""
         with self._lock:
             return [(place, [v for _, v in sorted(seen.items())]) for (place, _), seen in self._versions.items()]
@@ -95,10 +95,8 @@ class Written:
         metadata = stored["metadata"]
         if metadata["namespace"] not in self._namespaces or metadata["name"] not in self._services:
             return
-        # Who owns the Route does not matter to its history, and the programs refuse one of another owner.
-        plain = {**stored, "metadata": {**metadata, "ownerReferences": []}}
         try:
-            route = routes.parse(plain, self._services[metadata["name"]])
+            route = parse(stored, self._services[metadata["name"]])
         except tekton.TaskError as error:
             self.unreadable.append(str(error))
             return

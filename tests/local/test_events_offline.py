@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from serving import Quiet, served
 
 from isotherm import tekton
 from isotherm_local import cli
@@ -200,7 +199,7 @@ def test_a_strict_expression_lets_nothing_but_text_through(value: str, held: Pat
     assert reasons(report)["push"].startswith("interceptor cel: ")
 
 
-class _Interceptor(BaseHTTPRequestHandler):
+class _Interceptor(Quiet):
     """An interceptor of ours: it lets pass what has a signature, and tells the version."""
 
     asked: list[dict[str, Any]]
@@ -218,19 +217,13 @@ class _Interceptor(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def interceptor() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The URL of an interceptor, and what it was asked."""
     handler = type("Handler", (_Interceptor,), {"asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", handler.asked
-    server.shutdown()
-    server.server_close()
+    with served(handler) as url:
+        yield f"{url}/", handler.asked
 
 
 def test_an_interceptor_of_ours_is_asked_over_http(interceptor: tuple[str, list[dict[str, Any]]]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from serving import Quiet, served
 
 from isotherm import tekton
 from isotherm_local import cli
@@ -52,7 +51,7 @@ def run(name: str, event: str = "schedule") -> dict[str, Any]:
 def cluster() -> Iterator[tuple[Cluster, str]]:
     state = Cluster()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self.answer(state.post(dict(self.headers), body), {})
@@ -69,14 +68,8 @@ def cluster() -> Iterator[tuple[Cluster, str]]:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield state, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with served(Handler) as url:
+        yield state, url
 
 
 @pytest.fixture

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import onnx_models
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from serving import Quiet, served
 
 from isotherm import bundle, contract, tekton
 from isotherm.deploy import store
@@ -20,7 +19,7 @@ DIGEST = "ab" * 32
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-class Objects(BaseHTTPRequestHandler):
+class Objects(Quiet):
     """S3's HEAD, GET and PUT of one bucket, path style, with or without `If-None-Match`."""
 
     held: dict[str, bytes]
@@ -54,23 +53,17 @@ class Objects(BaseHTTPRequestHandler):
         self.held[self.path] = flipped if self.corrupt and self.path.endswith(self.corrupt) else content
         return self._answer(200)
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
 
 @pytest.fixture(params=[True, False], ids=["if-none-match", "head-then-put"])
 def s3(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[type[Objects], Path]]:
     """A server that keeps objects, and the folder of credentials that points at it."""
     handler = type("Server", (Objects,), {"held": {}, "conditional": request.param, "corrupt": ""})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     folder = tmp_path / "credentials"
     folder.mkdir()
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}"}.items():
-        (folder / name).write_text(f"{value}\n")
-    yield handler, folder
-    server.shutdown()
-    server.server_close()
+    with served(handler) as url:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": url}.items():
+            (folder / name).write_text(f"{value}\n")
+        yield handler, folder
 
 
 @pytest.fixture

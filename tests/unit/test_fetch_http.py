@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from data_repository import DataRepository, published, repository
+from serving import Quiet, served
 
 from isotherm import tekton
 
@@ -22,7 +21,7 @@ def git_server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     """Serve the repositories below tmp_path; yields the URL and the requests that came."""
     came: list[str] = []
 
-    class Backend(BaseHTTPRequestHandler):
+    class Backend(Quiet):
         def do_GET(self) -> None:
             came.append(self.path)
             path, _, query = self.path.partition("?")
@@ -55,14 +54,8 @@ def git_server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 
         do_POST = do_GET
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", came
-    server.shutdown()
-    server.server_close()
+    with served(Backend) as url:
+        yield url, came
 
 
 def test_a_dataset_comes_from_a_server_inside_the_cluster(

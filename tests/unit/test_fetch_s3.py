@@ -6,15 +6,14 @@ test's folder remote; only requests signed with the known access key are answere
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 import pytest
 from data_repository import DataRepository, published, repository
+from serving import Quiet, served
 
 from isotherm import tekton
 from isotherm.data import fetch, store
@@ -24,9 +23,10 @@ __all__ = ["published", "repository"]
 ACCESS_KEY = "AKIAISOTHERMTEST"
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Bucket `research` is the folder `server.root`."""
+class Handler(Quiet):
+    """Bucket `research` is the folder `root`."""
 
+    root: Path
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
@@ -38,15 +38,14 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         parts = urlsplit(self.path)
         bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
-        root: Path = self.server.root  # type: ignore[attr-defined]
         if f"Credential={ACCESS_KEY}/" not in self.headers.get("Authorization", ""):
             self.send(403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
         elif bucket != "research":
             self.send(404, b"<Error><Code>NoSuchBucket</Code><Message>no such bucket</Message></Error>")
         elif not key:
             prefix = parse_qs(parts.query).get("prefix", [""])[0]
-            found = sorted(path for path in root.rglob("*") if path.is_file())
-            rows = [(path.relative_to(root).as_posix(), path.stat().st_size) for path in found]
+            found = sorted(path for path in self.root.rglob("*") if path.is_file())
+            rows = [(path.relative_to(self.root).as_posix(), path.stat().st_size) for path in found]
             contents = "".join(
                 f"<Contents><Key>{escape(name)}</Key><Size>{size}</Size><ETag>&quot;x&quot;</ETag>"
                 "<LastModified>2025-10-20T15:22:17.000Z</LastModified></Contents>"
@@ -55,8 +54,8 @@ class Handler(BaseHTTPRequestHandler):
             )
             body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
             self.send(200, body.encode())
-        elif (root / key).is_file():
-            self.send(200, (root / key).read_bytes())
+        elif (self.root / key).is_file():
+            self.send(200, (self.root / key).read_bytes())
         else:
             self.send(404, b"<Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>")
 
@@ -69,20 +68,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body)
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
 
 @pytest.fixture
 def endpoint(repository: DataRepository) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.root = repository.remote  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(type("Bucket", (Handler,), {"root": repository.remote})) as url:
+        yield url
 
 
 def credentials(folder: Path, endpoint: str, key: str = ACCESS_KEY) -> Path:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import anyio
@@ -15,6 +13,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from serving import Quiet, served
 
 from isotherm.events import signer
 
@@ -63,7 +62,7 @@ class Listener:
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             found.seen.append((self.path, dict(self.headers), body))
@@ -72,15 +71,9 @@ def listener() -> Iterator[Listener]:
             self.end_headers()
             self.wfile.write(b"{}")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found = Listener(f"http://127.0.0.1:{server.server_port}/{{}}")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield found
-    server.shutdown()
-    server.server_close()
+    with served(Handler) as url:
+        found = Listener(f"{url}/{{}}")
+        yield found
 
 
 def asked(folder: Path, url: str, kind: str, headers: dict[str, str], body: bytes = b"{}") -> int:
