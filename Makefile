@@ -67,8 +67,9 @@ bench-events:  ## Measure every bar of the events on the lab and write build/ben
 	@$(LAB) up
 	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/bench_events.py $(ONLY)
 
-bench-rollout:  ## Measure the bars of a traffic shift on the local target, and on the lab that is up, into build/bench/rollout.json (ONLY="gate lab-crash"; ONLY=argo)
+bench-rollout:  ## Measure every bar of a traffic shift on the local target and the lab and write build/bench/rollout.json (an hour and a half; ONLY="gate lab-crash" for some, on the lab that is up)
 	@$(PYTHON) scripts/setup.py test
+	$(if $(ONLY),,@$(LAB) up && $(LAB) up rollouts)
 	@PYTHONPATH=tests:scripts:images $(DEV)/python tests/bench/bench_rollout.py $(ONLY)
 
 setup:  ## Make the environments only

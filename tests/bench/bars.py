@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def former(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def report(name: str, groups: list[Callable[[], list[Bar]]], *, only_some: bool = False) -> int:
+def report(name: str, groups: Iterable[Callable[[], list[Bar]]], *, only_some: bool = False) -> int:
     """Measure each group, print its bars as they come, write the JSON file;
 
     a group that breaks is a missed bar, not a lost run.

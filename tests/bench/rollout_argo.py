@@ -38,8 +38,8 @@ SHARE, SCRAPE_SECONDS = 10, 5
 OURS = ("prometheus", "direct", "probes")
 # Seeds by rate of errors and judge; Argo's time at 60 s is that of its one window, whatever the canary does.
 SEEDS: dict[float, dict[str | int, int]] = {
-    BAD: {"prometheus": 4, 10: 4, 30: 2, 60: 2, "direct": 2, "probes": 1},
-    WORST: {"prometheus": 2, 10: 2, 30: 1, 60: 1, "direct": 1, "probes": 1},
+    BAD: {"prometheus": 4, 10: 4, 30: 2, 60: 2, "direct": 2, "probes": 3},
+    WORST: {"prometheus": 2, 10: 2, 30: 1, 60: 1, "direct": 1, "probes": 3},
 }
 HEALTHY_SEEDS = 2
 LONGEST = MOST_SECONDS + 60

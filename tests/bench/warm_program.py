@@ -19,7 +19,10 @@ import kubernetes.config
 import torch
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["__main__", "kubernetes.config", "mlflow", "mlflow.tracking", "torch"])
+_CONTEXT.set_forkserver_preload([
+    "__main__", "h5py", "kubernetes.config", "matplotlib.figure", "matplotlib.backends.backend_agg", "mlflow",
+    "mlflow.pytorch", "mlflow.tracking", "torch", "torch.export._trace",
+])  # fmt: skip
 
 
 class Life:
