@@ -187,12 +187,16 @@ def report(path: Path, task: str) -> Iterator[dict[str, Any]]:
     """Write a Task's report when its work ends: what the work put into the yielded dict, with the times.
 
     Use: `with tekton.report(reports / "x.json", "task") as report: ...; report.update(found)`. The report of a failure
-    has `error` as well, the last line of the log. An earlier attempt's report is removed first: it is not this one's.
+    has `error` as well, the last line of the log. An earlier attempt's report is removed first: it is not this one's. A
+    later attempt's stays, where Tekton has given this pod up and it lives on all the same.
     """
     began, clock = utcnow(), time.monotonic()
     content: dict[str, Any] = {}
 
     def write(**more: str) -> None:
+        if _began_later(path, began):
+            print(f"a later attempt has written {path.name}, which stays as it is", flush=True)
+            return
         times = {"started_at": rfc3339(began), "finished_at": rfc3339(utcnow())}
         seconds = round(time.monotonic() - clock, 3)
         write_report(path, {"task": task, **times, "seconds": seconds, **content, **more})
@@ -206,6 +210,15 @@ def report(path: Path, task: str) -> Iterator[dict[str, Any]]:
             write(error=last_line(error))
         raise
     write()
+
+
+def _began_later(path: Path, began: datetime) -> bool:
+    """Whether the report that is there is an attempt's that began after this one."""
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        return str(there["started_at"]) > rfc3339(began)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def read_report(path: Path) -> dict[str, Any] | None:

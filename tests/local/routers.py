@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import http.server
 import os
 import signal
 import ssl
@@ -24,6 +23,7 @@ from typing import Any
 import psutil
 from list_watch_server import ListWatchServer
 from local_target import named
+from serving import Quiet, Server
 
 from isotherm_local import admission, processes
 from isotherm_local.haproxy import HAProxy, program
@@ -38,7 +38,7 @@ HOST = "heat-n.apps.localhost"
 SLOTS = 10
 
 
-class Answer(http.server.BaseHTTPRequestHandler):
+class Answer(Quiet):
     """Answers with the name of its server."""
 
     protocol_version = "HTTP/1.1"
@@ -50,8 +50,6 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: Any) -> None: ...
-
 
 @contextmanager
 def pod_servers() -> Iterator[Callable[[str], int]]:
@@ -59,8 +57,8 @@ def pod_servers() -> Iterator[Callable[[str], int]]:
     servers = []
 
     def start(name: str) -> int:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        server.name = name
+        server = Server(("127.0.0.1", 0), Answer)
+        server.name = name  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         servers.append(server)
         return int(server.server_address[1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,22 @@ def test_a_former_report_is_never_taken_for_this_attempts(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt), tekton.report(path, "evaluate-metrics"):  # as a kill: nothing is written
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_pod_that_was_given_up_leaves_a_later_attempts_report_alone(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, now = tmp_path / "shift.json", tekton.utcnow()
+    with suppress(tekton.Refused), tekton.report(path, "route-shift") as report:
+        report["attempt"] = "first"
+        monkeypatch.setattr(tekton, "utcnow", lambda: now + timedelta(minutes=1))
+        with tekton.report(path, "route-shift") as second:
+            second["attempt"] = "second"
+        if fails:
+            raise tekton.Refused("somebody else shifts", remedy="wait")
+    found = json.loads(path.read_text())
+    assert (found["attempt"], "error" in found) == ("second", False)
 
 
 def test_a_report_that_cannot_be_written_hides_no_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

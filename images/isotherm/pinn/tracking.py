@@ -38,7 +38,7 @@ class Run:
 
 
 def open_run(client: MlflowClient, experiment: str, key: str, pipeline_run: str) -> Run:
-    """Find this training's run, or create it."""
+    """Find this training's run, or create it; of two attempts that both create one, one run stays."""
     experiment_id = _experiment(client, experiment)
     found = _find_run(client, experiment_id, key, pipeline_run)
     if found is None:
@@ -56,6 +56,7 @@ def open_run(client: MlflowClient, experiment: str, key: str, pipeline_run: str)
             found = _find_run(client, experiment_id, key, pipeline_run)
             if found is None:
                 raise Unavailable("MLflow did not answer while the run was created", remedy="run again") from error
+        found = _keep_one(client, experiment_id, key, pipeline_run, found)
     return Run(found, experiment_id)
 
 
@@ -76,12 +77,30 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def _find_run(client: MlflowClient, experiment_id: str, key: str, pipeline_run: str) -> str | None:
+    runs = _find_runs(client, experiment_id, key, pipeline_run)
+    return str(runs[0].info.run_id) if runs else None
+
+
+def _find_runs(client: MlflowClient, experiment_id: str, key: str, pipeline_run: str) -> list[Any]:
+    """All runs of this training that are not deleted, the earliest first."""
     wanted = f"tags.{TAG_KEY} = '{key}'"
     runs = client.search_runs([experiment_id], filter_string=wanted, order_by=["attributes.start_time ASC"])
-    for run in runs:
-        if run.data.tags.get(contract.TAG_PIPELINE_RUN, "") == pipeline_run:
-            return str(run.info.run_id)
-    return None
+    return [run for run in runs if run.data.tags.get(contract.TAG_PIPELINE_RUN, "") == pipeline_run]
+
+
+def _keep_one(client: MlflowClient, experiment_id: str, key: str, pipeline_run: str, mine: str) -> str:
+    """Settle a race between two creates: a run in which work is noted stays, else the one with the lowest id.
+
+    The one that was created here is removed where another stays. MLflow has no compare-and-set: an attempt that lives
+    on after Tekton gave its pod up is held off so, and two that begin in the same moment.
+    """
+    others = [run for run in _find_runs(client, experiment_id, key, pipeline_run) if run.info.run_id != mine]
+    begun = [str(run.info.run_id) for run in others if run.data.params]
+    kept = begun[0] if begun else min([mine, *(str(run.info.run_id) for run in others)])
+    if kept != mine:
+        print(f"another attempt has run {kept} of this training; {mine} is removed", flush=True)
+        client.delete_run(mine)
+    return kept
 
 
 def describe(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -135,7 +154,8 @@ def log_model(
     """Log the model as pt2 with `extra` files beside it, or find the one that a former attempt logged.
 
     One that a former attempt did not finish is removed: it would stay PENDING for ever. An attempt that still lives
-    against all expectation fails then, and finds this one's model when it is repeated. Returns `models:/m-...`.
+    against all expectation fails then, and finds this one's model when it is repeated; where both finished one, the
+    later one removes its own. Returns `models:/m-...`.
     """
     found, unfinished = _find_models(client, run, digest)
     if found is None:
@@ -168,14 +188,18 @@ def log_model(
                 tags={contract.TAG_MODEL_DIGEST: digest},
                 validate_serving_input=False,  # a second load of the model; evaluate-metrics compares pt2 with ONNX
             )
-        found = str(info.model_id)
+        first, _ = _find_models(client, run, digest)
+        found = first or str(info.model_id)
+        if found != info.model_id:
+            client.delete_logged_model(info.model_id)
     return f"models:/{found}"
 
 
 def _find_models(client: MlflowClient, run: Run, digest: str) -> tuple[str | None, list[str]]:
-    """Ids of this run's models of the digest: one that is READY, and those that are not."""
+    """Ids of this run's models of the digest: the first one that is READY, and those that are not."""
     wanted = f"tags.{contract.TAG_MODEL_DIGEST} = '{digest}'"
     models = client.search_logged_models([run.experiment_id], filter_string=wanted)
+    models = sorted(models, key=lambda model: (model.creation_timestamp, model.model_id))
     mine = {str(m.model_id): str(m.status) for m in models if m.source_run_id == run.run_id}
     ready = [name for name, status in mine.items() if status in ("READY", "LoggedModelStatus.READY")]
     return next(iter(ready), None), [name for name in mine if name not in ready]
