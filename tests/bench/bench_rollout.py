@@ -1,9 +1,10 @@
 """Measure the bars of a traffic shift afresh and write build/bench/rollout.json.
 
 Usage: PYTHONPATH=tests:scripts:images python tests/bench/bench_rollout.py [GROUP ...]
-Groups: gate absence split rollback deferred crash crash_tasks rivals foreign ambiguous deadman bites judges
+Groups: gate absence split rollback deferred rivals foreign ambiguous deadman crash zombies crash_tasks zombie_tasks
+        bites judges
         lab-split lab-lost lab-deferred lab-live lab-absence lab-crash lab-rivals lab-ambiguous lab-foreign lab-deadman
-        argo
+        lab-endings lab-restarts argo
 
 In this process and on the local target (embedded API, HAProxy, predictors); the groups lab-* (rollout_lab.py) on the
 lab, which has to be up: without it each of them is a bar that is missed. `argo` runs on the lab, beside Argo Rollouts:
@@ -34,6 +35,8 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("unit", "uni
 
 import gate_quality
 import rollout_argo
+import rollout_bites
+import rollout_crash
 import rollout_faults
 import rollout_lab
 import task_crash
@@ -54,7 +57,6 @@ from isotherm_local.translation import IDLE_CONNECTIONS
 
 WEIGHTS, ENDPOINTS = (1, 2, 5, 10, 25, 50), ((1, 1), (2, 1), (1, 4))
 REQUESTS = 3000
-BLUE, GREEN = {"blue": 100, "green": 0}, {"blue": 0, "green": 100}
 
 
 def gate() -> list[Bar]:
@@ -185,19 +187,24 @@ def _shifter(one: Stage, colour: str, weight: int) -> shift.Shifter:
     return one.target.shifter(colour, found, uid, weight=weight)
 
 
-HERE = (gate, absence, split, rollback, deferred, *rollout_faults.GROUPS, task_crash.crash_tasks)
+HERE = (
+    gate, absence, split, rollback, deferred, *rollout_faults.GROUPS, *rollout_crash.GROUPS, *task_crash.GROUPS,
+    rollout_bites.bites,
+)  # fmt: skip
 GROUPS: dict[str, Callable[[], list[Bar]]] = {
     **{group.__name__: group for group in (*HERE, *rollout_argo.GROUPS)},
     **rollout_lab.GROUPS,
 }
-BESIDE = ("absence", "bites", "crash", "ambiguous", "crash_tasks")
+# Groups that no clock judges, and which of the lab's groups they are measured beside.
+BESIDE = ("absence", "bites", "crash", "ambiguous", "crash_tasks"), ("zombies", "zombie_tasks")
+LATER = ("lab-endings", "lab-restarts")
 BESIDE_NAME = "rollout-beside"
 
 
 @contextmanager
-def _beside() -> Iterator[Callable[[], list[Bar]]]:
-    """Measure the groups of `BESIDE` in a niced process of their own; the block has a group that waits for its bars."""
-    process = multiprocessing.get_context("spawn").Process(target=_measure_beside)
+def _beside(names: tuple[str, ...]) -> Iterator[Callable[[], list[Bar]]]:
+    """Measure these groups in a niced process of their own; the block has a group that waits for their bars."""
+    process = multiprocessing.get_context("spawn").Process(target=_measure_beside, args=(names,))
     path = BUILD / f"{BESIDE_NAME}.json"
     path.unlink(missing_ok=True)
 
@@ -206,7 +213,7 @@ def _beside() -> Iterator[Callable[[], list[Bar]]]:
         bars = [Bar(**row) for row in former(path)]
         path.unlink(missing_ok=True)
         if process.exitcode not in (0, 1):
-            bars.append(Bar(f"all of {', '.join(BESIDE)}", None, "", "measured", False, 0, f"exit {process.exitcode}"))
+            bars.append(Bar(f"all of {', '.join(names)}", None, "", "measured", False, 0, f"exit {process.exitcode}"))
         return bars
 
     process.start()
@@ -217,24 +224,27 @@ def _beside() -> Iterator[Callable[[], list[Bar]]]:
         process.join()
 
 
-def _measure_beside() -> None:
+def _measure_beside(names: tuple[str, ...]) -> None:
     os.nice(10)
-    sys.exit(report(BESIDE_NAME, [GROUPS[name] for name in BESIDE]))
+    sys.exit(report(BESIDE_NAME, [GROUPS[name] for name in names]))
 
 
 def _everything() -> Iterator[Callable[[], list[Bar]]]:
     """Every group in its turn."""
-    began = time.monotonic()
-    yield from (group for group in HERE if group.__name__ not in BESIDE)
-    with _beside() as beside:
-        yield from rollout_lab.GROUPS.values()
+    began, (first, second) = time.monotonic(), BESIDE
+    yield from (group for group in HERE if group.__name__ not in (*first, *second))
+    with _beside(first) as beside:
+        yield from (group for name, group in rollout_lab.GROUPS.items() if name not in LATER)
         yield beside
 
     def in_all() -> list[Bar]:
-        minutes, told = (time.monotonic() - began) / 60, "the comparison with Argo Rollouts comes on top"
+        minutes, told = (time.monotonic() - began) / 60, "F16 to F18 and Argo Rollouts come on top"
         return [at_most("F1 to F9 and F29, in all", minutes, 75, "min", n=1, raw=seconds_log("rollout"), note=told)]
 
     yield in_all
+    with _beside(second) as beside:
+        yield from (GROUPS[name] for name in LATER)
+        yield beside
     yield from rollout_argo.GROUPS
 
 

@@ -1,6 +1,7 @@
-"""A door before a server: all that is asked of it passes, and at one chosen write the writer is killed.
+"""A door before a server: all that is asked of it passes, and at one chosen write the writer is killed, or held up.
 
-Before the write is done, or right after it, when nobody is there any more to hear the answer.
+Before the write is done, or right after it. Nobody is there any more to hear the answer to a writer that was killed;
+one that was held up goes on with it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ class Answer(Protocol):
 
 
 class Door:
-    """Writes are numbered from 1 as they come; `at` is the number or the name of the one at which `kill` is called."""
+    """Writes are numbered from 1 as they come; `at` is the number or the name of the one at which `strike` is called,
+    which kills the writer where the door is `deadly`.
+    """
 
-    def __init__(self, at: str | int = 0, *, after: bool = False) -> None:
-        self.at, self.after = at, after
-        self.kill: Callable[[], None] = lambda: None
+    def __init__(self, at: str | int = 0, *, after: bool = False, deadly: bool = True) -> None:
+        self.at, self.after, self.deadly = at, after, deadly
+        self.strike: Callable[[], None] = lambda: None
         self.struck = False
         self.writes: list[str] = []
         self._turn = threading.Lock()
@@ -64,12 +67,14 @@ class Door:
             mine = bool(name) and self.at in (name, len(self.writes)) and not self.struck
             self.struck = self.struck or mine
         if mine and not self.after:
-            self.kill()
-            return None
+            self.strike()
+            if self.deadly:
+                return None
         answer = self.forward(verb, path, headers, body)
-        if mine:
-            self.kill()
-            return None
+        if mine and self.after:
+            self.strike()
+            if self.deadly:
+                return None
         return answer
 
 

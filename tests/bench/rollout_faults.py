@@ -1,16 +1,13 @@
-"""Traffic shifts that go wrong on the local target: death at any write, rivals, strangers, a doubtful API, orphans.
+"""Traffic shifts that go wrong on the local target: rivals, strangers, a doubtful API, orphans.
 
 Groups of bench_rollout.py; each judges the Route's whole history (rollout_history.py).
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import os
 import random
-import shutil
 import signal
 import subprocess
 import threading
@@ -18,75 +15,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import timedelta
-from itertools import product
 from typing import Any
-from unittest import mock
 
 import task_program
 from bars import Bar, at_most, exactly, keep
 from deploy_target import OPS_PYTHON, SERVICES
-from rollout_history import unfounded, violations
-from rollout_stage import JUDGED, STEPS, TWO, Doubtful, Killed, Mortal, Stage, guarding, stage, stages, wait_for
-from serving import Quiet, served
+from rollout_history import violations
+from rollout_stage import BLUE, GREEN, JUDGED, STEPS, TWO, Doubtful, Stage, guarding, stage, stages, wait_for
 from spread import Row, spread
 
-from isotherm import contract, kube, tekton
+from isotherm import kube, tekton
 from isotherm.deploy import routes
 from isotherm.deploy.bake import Pace
-from isotherm.rollout.judge import Judge, Verdict
 
 LANES = 4
 RIVAL_EXPIRY_SECONDS, STOPS = 2.0, (0.0, 0.5, 4.0)
 # Of an orphan: the steps at which drivers are killed, how long each lasts at least, and a tenth of expiry and 10 s.
 WATCHED, BAKE_SECONDS, BACK_SECONDS = (10, 25, 50), 5.0, (60 + 10) / 10
-BLUE, GREEN = {"blue": 100, "green": 0}, {"blue": 0, "green": 100}
-
-
-def _legal(one: Stage, before: set[str]) -> str:
-    """Say what is wrong with the end of a run; empty where nothing is."""
-    found = one.target.route()
-    if found.shifting or dict(found.weights) not in (BLUE, GREEN):
-        return f"the Route ends with {routes.describe(found.weights)}, pending: {found.shifting}"
-    added = set(one.target.everything()) ^ before
-    return f"objects came or went: {sorted(added)}" if added else ""
-
-
-def crash() -> list[Bar]:
-    """F7: death right before and right after every write of a canary; then the guard alone, or the same run again.
-
-    The writes are numbered as they come, until a number is reached no more: a slow verification renews the expiry once
-    more than a quick one.
-    """
-    rows: list[Row] = []
-    with stage() as one:
-        before = set(one.target.everything())
-        for at in itertools.count(1):
-            tried = [_died(one, before, at, *how) for how in product((False, True), (False, True))]
-            rows += [row for row in tried if row["died"] or row["wrong"]]
-            if not any(row["died"] for row in tried):
-                break
-    raw = keep("rollout-crash", rows)
-    good = sum(not row["wrong"] for row in rows)
-    note = "every write of route-shift; group crash_tasks has the other Tasks'"
-    return [exactly("crash points that end legal (F7)", good, len(rows), "points", raw=raw, note=note)]
-
-
-def _died(one: Stage, before: set[str], at: int, after: bool, again: bool) -> Row:
-    """A canary whose driver dies at its write `at`, and what becomes of the Route."""
-    start = one.reset()
-    try:
-        one.shifter(one.cluster(Mortal, at=at, after=after)).shift()
-        died = False
-    except Killed:
-        died = True
-    if again:
-        one.shifter(one.cluster()).shift()
-    else:
-        one.guard().look(tekton.utcnow() + timedelta(seconds=61))
-    one.target.route()
-    wrong = [_legal(one, before), *violations(one.recorder.since(start), {"run-2": (*STEPS, 100)})]
-    return {"write": at, "after": after, "again": again, "died": died, "wrong": [w for w in wrong if w]}
 
 
 def rivals(rounds: int = 100) -> list[Bar]:
@@ -214,8 +159,8 @@ def _doubted(one: Stage, number: int) -> Row:
     except tekton.TaskError as error:
         outcome = f"refused: {error.what}"
     wrong = violations(one.recorder.since(start), {"run-2": (*STEPS, 100)})
-    if outcome != "shifted" or dict(one.target.route().weights) != GREEN or _legal(one, before):
-        wrong.append(f"{outcome}; {_legal(one, before)}")
+    if outcome != "shifted" or dict(one.target.route().weights) != GREEN or one.legal(before):
+        wrong.append(f"{outcome}; {one.legal(before)}")
     return {"hurt": doubtful.hurt, "outcome": outcome, "wrong": wrong}
 
 
@@ -289,93 +234,4 @@ def _orphaned(one: Stage, number: int) -> Row:
     return {"step": step, "moment": moment, "orphan": dict(orphan.weights), "seconds": seconds, "wrong": wrong}
 
 
-def _unfenced(one: Stage) -> None:
-    """Writes whatever stands there meanwhile: somebody else shifts, and it patches with the newest resourceVersion."""
-    checked = one.shifter(one.cluster(), "run-2", settings=None).check()
-    other = routes.Routes(one.cluster(), SERVICES)
-    theirs = other.require(one.target.model_name)
-    notes = {
-        contract.ANNOTATION_SHIFT_HOLDER: "run-8", contract.ANNOTATION_SHIFT_TOKEN: str(theirs.token + 1),
-        contract.ANNOTATION_SHIFT_WEIGHTS: "blue=70 green=30", contract.ANNOTATION_PREVIOUS: "blue",
-        contract.ANNOTATION_SHIFT_EXPIRES: tekton.rfc3339(tekton.utcnow() + timedelta(minutes=1)),
-    }  # fmt: skip
-    other.write(theirs, {"blue": 70, "green": 30}, notes)
-    stale = other.require(one.target.model_name)
-    other.write(stale, checked.plan.after, checked.plan.annotations)
-
-
-def _kept_at_zero(one: Stage) -> None:
-    """Rolls back by weight 0, and leaves the backend in the Route."""
-    one.shifter(one.cluster(), settings=None, weight=50).shift()
-    back = one.target.shifter("previous", None, "rollback")
-    _with_write(back, lambda write, *what, alone: write(*what, alone=False))
-    back.shift()
-
-
-def _unending(one: Stage) -> None:
-    """Notes no expiry beside its weights."""
-    shifter = one.shifter(one.cluster(), settings=None, weight=50)
-
-    def write(write: Any, route: Any, weights: Any, notes: dict[str, Any], *, alone: bool) -> Any:
-        return write(route, weights, notes | {contract.ANNOTATION_SHIFT_EXPIRES: None}, alone=alone)
-
-    _with_write(shifter, write)
-    shifter.shift()
-
-
-def _blind(one: Stage) -> None:
-    """Takes samples that are no numbers for no reason to hold."""
-    verdict = Judge.verdict
-
-    def passing(judge: Judge) -> Verdict:
-        found = verdict(judge)
-        return Verdict.PROMOTE if found is Verdict.HOLD else found
-
-    with served(_NoNumbers) as prometheus, mock.patch.object(Judge, "verdict", passing):
-        one.shifter(one.cluster(), settings=replace(JUDGED, prometheus_url=prometheus)).shift()
-
-
-class _NoNumbers(Quiet):
-    """A Prometheus whose every sample is NaN."""
-
-    def do_GET(self) -> None:
-        sample = {"metric": {}, "value": [time.time(), "NaN"]}
-        body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": [sample]}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-def _with_write(shifter: Any, broken: Callable[..., Any]) -> None:
-    """Let a shift write through `broken`, which is given the sound write and what it was called with."""
-    write = shifter.routes.write
-    shifter.routes.write = lambda *what, alone=False: broken(write, *what, alone=alone)
-
-
-def bites() -> list[Bar]:
-    """The history checker on a route-shift that is broken on purpose, in four ways, and on a sound one."""
-    rows = []
-    with stage() as one:
-        for broken in (None, _unfenced, _kept_at_zero, _unending, _blind):
-            start = one.reset()
-            shutil.rmtree(one.target.reports / contract.REPORT_DECISIONS, ignore_errors=True)
-            ended = "shifted"
-            try:
-                broken(one) if broken else one.shifter(one.cluster()).shift()
-            except tekton.TaskError as error:
-                ended = error.what
-            seen = one.recorder.since(start)
-            found = violations(seen, {"run-2": (*STEPS, 100)})
-            found += unfounded(seen, "run-2", one.target.reports / contract.REPORT_DECISIONS)
-            rows.append({"broken": (broken.__doc__ or "").strip() if broken else "", "ended": ended, "found": found})
-    raw = keep("rollout-bites", rows)
-    seen_through = sum(bool(row["found"]) for row in rows if row["broken"])
-    return [
-        exactly("broken shifts that the checker sees through", seen_through, len(rows) - 1, "shifts", raw=raw,
-                note="no fencing, weight 0 instead of removal, no expiry, a gate that NaN passes"),
-        at_most("what it finds in a sound one", len(rows[0]["found"]), 0, "findings", n=1, raw=raw),
-    ]  # fmt: skip
-
-
-GROUPS: tuple[Callable[[], list[Bar]], ...] = (crash, rivals, foreign, ambiguous, deadman, bites)
+GROUPS: tuple[Callable[[], list[Bar]], ...] = (rivals, foreign, ambiguous, deadman)

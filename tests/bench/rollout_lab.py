@@ -18,6 +18,7 @@ from typing import Any
 import lab_lanes
 import rollout_lab_absence
 import rollout_lab_deadman
+import rollout_lab_endings
 import rollout_lab_faults
 import rollout_lab_live
 from bars import ROOT, Bar, at_most, exactly, keep, log
@@ -188,5 +189,7 @@ GROUPS: dict[str, Group] = {
         "lab-ambiguous": rollout_lab_faults.ambiguous,
         "lab-foreign": rollout_lab_faults.foreign,
         "lab-deadman": rollout_lab_deadman.deadman,
+        "lab-endings": rollout_lab_endings.endings,
+        "lab-restarts": rollout_lab_endings.restarts,
     }.items()
 }

@@ -16,65 +16,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import yaml
 from bars import Bar, exactly, keep
-from lab import daemons, node, tekton
+from lab import daemons, tekton
 from lab.part import Lab
 from lab_lanes import ALL_BLUE, ALL_GREEN, EXPIRY_SECONDS, Lane, Row, Stage
 from rollout_stage import wait_for
-from shift_driver import params
+from shift_runs import Act, Around, at_step, canary, nothing, pod_deleted, program_killed, run_deleted, run_ended
 from waiting import eventually
 
 from isotherm import tekton as programs
 from isotherm.deploy import routes, shifts
-from isotherm_local.processes import Process
 
 STEPS = (10, 25, 50)
 GRACE_SECONDS = 10.0
 SECOND_POD_EXPIRY_SECONDS = 30.0
 CONTROLLER = "deployment/tekton-pipelines-controller"
-# Given a stage, a PipelineRun and its pod, prepares what is to happen, which then happens at once.
-Act = Callable[[Stage, str, str], Callable[[], object]]
-
-
-def program_killed(on: Stage, _: str, pod: str) -> Callable[[], object]:
-    """SIGKILL of everything in the step's container."""
-    statuses = on.space.get("pod", pod)["status"]["containerStatuses"]
-    [container] = [s["containerID"].partition("://")[2] for s in statuses if s["name"] == "step-shift"]
-    pids = [int(line.split()[0]) for line in node.ctr("task", "ps", container).splitlines()[1:]]
-    mine = [pid for pid in pids if b"isotherm.deploy.shift" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert mine, f"no process of {pod} is the step's"
-    processes = [Process.of(pid) for pid in mine]
-
-    def kill() -> None:
-        for process in processes:
-            process.signal(signal.SIGKILL)
-
-    return kill
-
-
-def pod_deleted(on: Stage, _: str, pod: str) -> Callable[[], object]:
-    """The pod, without a grace period."""
-    return lambda: on.space.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
-
-
-def run_deleted(on: Stage, run: str, _: str) -> Callable[[], object]:
-    """The PipelineRun; its pod goes with it, and nothing `finally`."""
-    return lambda: on.space.kubectl("delete", "pipelinerun", run, "--wait=false")
-
-
-def run_cancelled(on: Stage, run: str, _: str) -> Callable[[], object]:
-    """The PipelineRun, in the way that skips `finally`."""
-    patch = '{"spec": {"status": "Cancelled"}}'
-    return lambda: on.space.kubectl("patch", "pipelinerun", run, "--type=merge", "-p", patch)
-
-
-def nothing(_on: Stage, _run: str, _pod: str) -> Callable[[], object]:
-    """The program lives on."""
-    return lambda: None
+CANCELLED = run_ended("Cancelled")  # the way that skips `finally`
 
 
 @contextmanager
@@ -114,6 +73,11 @@ class Case:
     expiry: float = EXPIRY_SECONDS
 
     @property
+    def around(self) -> Around:
+        """The run's."""
+        return Around(canary(STEPS, self.expiry))
+
+    @property
     def name(self) -> str:
         """As the raw table has it."""
         fault = self.within.__name__ if self.within in (no_controller, no_kubelet) else ""
@@ -123,7 +87,7 @@ class Case:
 CASES = (
     Case(10, program_killed), Case(50, program_killed), Case(100, program_killed),
     Case(25, run_deleted), Case(50, run_deleted),
-    Case(10, run_cancelled), Case(25, run_cancelled),
+    Case(10, CANCELLED), Case(25, CANCELLED),
     Case(25, program_killed, no_controller), Case(25, pod_deleted, no_controller),
     Case(50, program_killed, no_kubelet),
 )  # fmt: skip
@@ -154,47 +118,9 @@ def deadman(on: Stage) -> list[Bar]:
     ]  # fmt: skip
 
 
-def _start(on: Stage, lane: Lane, name: str, expiry: float) -> None:
-    """A PipelineRun of Task route-shift alone, which has claimed both colours."""
-    steps = ",".join(map(str, STEPS))
-    given = params(lane, "$(context.pipelineRun.uid)", step_weights=steps, expiry_seconds=f"{expiry:g}")
-    task = {
-        "name": "shift", "taskRef": {"name": "route-shift"},
-        "workspaces": [{"name": "reports", "workspace": "reports"}],
-        "params": [{"name": key, "value": value} for key, value in given.items()],
-    }  # fmt: skip
-    spec = {
-        "pipelineSpec": {"tasks": [task], "workspaces": [{"name": "reports"}]},
-        "workspaces": [{"name": "reports", "emptyDir": {}}],
-        "taskRunSpecs": [{"pipelineTaskName": "shift", "serviceAccountName": "route-shift"}],
-    }
-    run = {"apiVersion": "tekton.dev/v1", "kind": "PipelineRun", "metadata": {"name": name}, "spec": spec}
-    on.space.kubectl("create", "-f", "-", stdin=yaml.safe_dump(run))
-    lane.claim(on.space.get("pipelinerun", name)["metadata"]["uid"])
-
-
-@contextmanager
-def _at_step(on: Stage, lane: Lane, name: str, case: Case) -> Iterator[Callable[[], object]]:
-    """A run that has come to the case's step; gives what is to happen there. Ends with nothing left of the run."""
-    try:
-        _start(on, lane, name, case.expiry)
-        _come_to(lane, STEPS[0])
-        act = case.act(on, name, on.space.task_runs(name)[0]["status"]["podName"])
-        _come_to(lane, case.step)
-        yield act
-    finally:
-        on.space.kubectl("delete", "pipelinerun", name, "--ignore-not-found", "--wait=true")
-        on.space.kubectl("delete", "pods", "-l", f"tekton.dev/pipelineRun={name}", "--grace-period=1", check=False)
-
-
-def _come_to(lane: Lane, step: int) -> None:
-    waited = wait_for(lambda: lane.route().weights["green"] >= step and lane.route().shifting, 180)
-    assert waited < float("inf"), f"it did not come to {step} %"
-
-
 def _orphaned(on: Stage, lane: Lane, number: int, case: Case) -> Row:
     start, name, rng = lane.reset(), f"orphan-{number}", random.Random(600 + number)
-    with _at_step(on, lane, name, case) as act, case.within(on):
+    with at_step(on, lane, name, case.act, case.step, case.around) as act, case.within(on):
         if case.step < 100:  # the last one is confirmed as soon as the router has it
             time.sleep(3 * rng.random())
         at, began = lane.route(), time.monotonic()
@@ -223,7 +149,7 @@ def _after_expiry(history: list[routes.Route], now: datetime) -> float:
 
 def _carried_on(on: Stage, lane: Lane, number: int, case: Case) -> Row:
     start, name = lane.reset(), f"carried-on-{number}"
-    with _at_step(on, lane, name, case) as act:
+    with at_step(on, lane, name, case.act, case.step, case.around) as act:
         with case.within(on):
             act()
             took = wait_for(lambda: lane.route().live == "green" and not lane.route().shifting, 120)

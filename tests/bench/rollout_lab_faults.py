@@ -90,7 +90,7 @@ def _crashed(on: Stage, lane: Lane, point: Point, before: set[str]) -> Row:
     given = params(lane, **SHORT)
     with Door(lane, point.write, point.after) as door:
         driver = Driver(lane, door.kubeconfig, given)
-        door.kill = driver.kill
+        door.strike = driver.kill
         driver.wait(LIFE_SECONDS)
         died, first, said = door.struck, list(door.writes), driver.last_line()
         status: int | None = 0

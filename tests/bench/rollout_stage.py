@@ -19,11 +19,12 @@ from rollout_history import Recorder
 from waiting import beside
 
 from isotherm import contract, kube, tekton
-from isotherm.deploy import canary, guard, shift
+from isotherm.deploy import canary, guard, routes, shift
 from isotherm.deploy.bake import Pace
 
 ONE, TWO = 0.0, 1.0
 STEPS = (20, 50)
+BLUE, GREEN = {"blue": 100, "green": 0}, {"blue": 0, "green": 100}
 # Quick: what is measured is what happens around the writes, not how long the judge takes.
 JUDGED = canary.Settings(STEPS, Pace(0.2, 0, 60), probes_per_second=400, latency_seconds=5.0)
 
@@ -32,21 +33,29 @@ class Killed(BaseException):
     """The driver is dead: nothing of it runs any more, no `except` and no `finally` that would write."""
 
 
-class Mortal(kube.Cluster):
-    """A cluster whose user dies right before or right after its n-th write (from 1)."""
+def die() -> None:
+    """End the driver at once."""
+    raise Killed
 
-    def __init__(self, api_client: Any, namespace: str, *, at: int = 0, after: bool = False) -> None:
+
+class Struck(kube.Cluster):
+    """A cluster whose user is struck right before or right after its n-th write (from 1)."""
+
+    def __init__(
+        self, api_client: Any, namespace: str, *, at: int = 0, after: bool = False, strike: Callable[[], object] = die
+    ) -> None:
         super().__init__(api_client, namespace, deadline_seconds=5)
-        self._at, self._after = at, after
+        self._at, self._after, self._strike = at, after, strike
         self.writes = 0
 
     def _write(self, *arguments: Any) -> Any:
         self.writes += 1
-        if self.writes == self._at and not self._after:
-            raise Killed
+        mine = self.writes == self._at
+        if mine and not self._after:
+            self._strike()
         done = super()._write(*arguments)  # type: ignore[misc]
-        if self.writes == self._at:
-            raise Killed
+        if mine and self._after:
+            self._strike()
         return done
 
 
@@ -102,6 +111,14 @@ class Stage:
         """A canary of version 2."""
         few = {"verify_requests": 30} | changes
         return self.target.shifter("green", self.target.models[TWO], uid, settings, cluster=cluster, **few)
+
+    def legal(self, before: set[str]) -> str:
+        """Say what is wrong with the end of a run, which found the objects `before`; empty where nothing is."""
+        found = self.target.route()
+        if found.shifting or dict(found.weights) not in (BLUE, GREEN):
+            return f"the Route ends with {routes.describe(found.weights)}, pending: {found.shifting}"
+        added = set(self.target.everything()) ^ before
+        return f"objects came or went: {sorted(added)}" if added else ""
 
     def guard(self) -> guard.Guard:
         """The dead man's switch, to be asked to look."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from deploy_target import SERVICES, Target
 from mlflow_server import log_model
-from rollout_stage import ONE, TWO, Stage, stage
+from rollout_stage import ONE, TWO, Stage, stages
 from task_life import Case
 from trainings import LINEAGE, heatinv
 
@@ -41,11 +41,12 @@ Scenario = Callable[["World", bool], Case]
 
 @dataclass
 class World:
-    """A stage with two deployed models, a dataset, and a training of it that nobody kills."""
+    """A stage with two deployed models, a dataset, and a training of it."""
 
     stage: Stage
     folder: Path
     number: int = 0
+    done: Case | None = None  # the training that is done already
 
     @property
     def target(self) -> Target:
@@ -231,17 +232,26 @@ def _training(world: World, name: str, folder: Path) -> Case:
 
 
 def trained(world: World, again: bool) -> Case:
-    """pinn-train: a short training, the first of its experiment, or one that is done already."""
-    _, name, folder = world.new()
-    case = _training(world, name, folder)
-    if again:
-        case.live_well()
+    """pinn-train: a short training, the first of its experiment, or one that is done already: for every try the same
+    one, as each has to leave it as it was.
+    """
+    if not again:
+        _, name, folder = world.new()
+        return _training(world, name, folder)
+    world.done = world.done or _done(world)
+    return world.done
+
+
+def _done(world: World) -> Case:
+    """A training that has ended well."""
+    case = trained(world, again=False)
+    case.live_well()
     return case
 
 
 def evaluated(world: World, again: bool) -> Case:
     """evaluate-metrics: of a training that is done; twice says the same."""
-    case = trained(world, again=True)
+    case = _done(world)
     report = json.loads((case.folder / "reports" / contract.REPORT_TRAIN).read_text())
     params = {
         "dataset-hash": case.params["dataset-hash"], "run-id": report["run_id"], "model-uri": report["model_uri"],
@@ -273,12 +283,18 @@ def reported(world: World, again: bool) -> Case:
     return case
 
 
-SCENARIOS: tuple[Scenario, ...] = (admitted, deployed, registered, promoted, trained, evaluated, reported)
+# The longest first: two lanes share them.
+SCENARIOS: tuple[Scenario, ...] = (trained, evaluated, deployed, registered, promoted, reported, admitted)
 
 
 @contextmanager
-def world() -> Iterator[World]:
-    """Everything that the cases need, ended with the block."""
-    with stage() as one, tempfile.TemporaryDirectory(prefix="crash-") as folder:
-        one.target.register(THREE)
-        yield World(one, Path(folder))
+def worlds(count: int) -> Iterator[list[World]]:
+    """Everything that the cases need, so many times over; one MLflow server, in which no two have the same numbers."""
+    with stages(count) as found, tempfile.TemporaryDirectory(prefix="crash-") as folder:
+        made = []
+        for lane, one in enumerate(found):
+            one.target.register(THREE)
+            place = Path(folder) / str(lane)
+            place.mkdir()
+            made.append(World(one, place, 1000 * lane))
+        yield made

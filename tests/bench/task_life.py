@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,8 @@ LIFE_SECONDS = 180.0
 class Before(Door):
     """Before the API server of a local target and its MLflow server, in one row."""
 
-    def __init__(self, target: Target, at: int = 0, *, after: bool = False) -> None:
-        super().__init__(at, after=after)
+    def __init__(self, target: Target, at: int = 0, *, after: bool = False, deadly: bool = True) -> None:
+        super().__init__(at, after=after, deadly=deadly)
         [cluster] = yaml.safe_load(target.local.kubeconfig(target.namespace).read_text())["clusters"]
         server = urllib3.util.parse_url(cluster["cluster"]["server"])
         self._entry = server.path or ""  # the local API's paths begin with its token
@@ -69,25 +70,36 @@ class Case:
     variables: Mapping[str, str] = field(default_factory=dict)
     workspaces: Mapping[str, Path] = field(default_factory=dict)
 
-    def live(self, door: Before) -> int:
-        """Run the program once, behind this door; its exit status."""
-        task = task_program.task(self.task)
-        for name in ("reports", "model", "results"):
+    def live(self, door: Before, pod: str = ".", meanwhile: Callable[[], None] | None = None) -> int:
+        """Run the program once, behind this door; its exit status.
+
+        The door's strike kills it; with `meanwhile` it stops it for as long as that takes. Results, log and home are
+        the pod's own, a folder in the case's; reports and model are in the workspace, and so every pod's.
+        """
+        task, own = task_program.task(self.task), self.folder / pod
+        (own / "results").mkdir(parents=True, exist_ok=True)
+        for name in ("reports", "model"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         folders = {"reports": self.folder / "reports", "model": self.folder / "model", **self.workspaces}
         params = dict(self.params)
         if "mlflow-uri" in {one["name"] for one in task["spec"]["params"]}:
             params["mlflow-uri"] = door.url
-        variables = task_program.environment(task, params, folders, self.folder / "results")
-        variables |= {"KUBECONFIG": str(door.kubeconfig(self.target, self.folder)), **self.variables}
+        variables = task_program.environment(task, params, folders, own / "results")
+        variables |= {"KUBECONFIG": str(door.kubeconfig(self.target, own)), **self.variables}
         [_, *module] = task["spec"]["steps"][0]["command"]
-        process = Life([*module, *self.arguments], task_program.own(variables, self.folder), self.folder)
+        process = Life([*module, *self.arguments], task_program.own(variables, own), own)
 
         def kill() -> None:
             process.kill()
             process.wait()
 
-        door.kill = kill
+        def hold_up() -> None:
+            assert meanwhile is not None
+            process.signal(signal.SIGSTOP)
+            meanwhile()
+            process.signal(signal.SIGCONT)
+
+        door.strike = kill if meanwhile is None else hold_up
         try:
             return process.wait(LIFE_SECONDS)
         finally:

@@ -36,6 +36,11 @@ class Life:
         """SIGKILL."""
         self._process.kill()
 
+    def signal(self, number: int) -> None:
+        """Any other signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
     def wait(self, seconds: float | None = None) -> int:
         """Its exit status. Raises `subprocess.TimeoutExpired` where it goes on for longer."""
         self._process.join(seconds)

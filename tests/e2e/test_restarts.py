@@ -6,44 +6,14 @@ of the platform, with SIGKILL; they are started again where nobody else does, an
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from lab import daemons, mlflow, parts
-from lab.part import Lab
-from waiting import eventually
+from lab import kills, mlflow
 
 from e2e.cluster import Finished
 from e2e.conftest import MODEL, OTHER, OTHER_PARAMS, Catalog
-
-
-def kill_pods(namespace: str, selector: str) -> Callable[[Catalog], None]:
-    """Delete a controller's pods at once; its Deployment makes another."""
-
-    def act(catalog: Catalog) -> None:
-        arguments = ["-n", namespace, "-l", selector, "--grace-period=0", "--force"]
-        catalog.target.kubectl("delete", "pod", *arguments)
-
-    return act
-
-
-def kill_daemon(part: str, daemon: str, away_seconds: float) -> Callable[[Catalog], None]:
-    """Kill a process of the node, stay away for a while, start it again."""
-
-    def act(catalog: Catalog) -> None:
-        lab = Lab()
-        process = daemons.find(lab, daemon)
-        assert process is not None
-        for one in [process, *daemons.session(process.pid)]:
-            one.signal(signal.SIGKILL)
-        time.sleep(away_seconds)
-        parts.TABLE[part].start(lab)
-        eventually(lambda: not parts.TABLE[part].ready(lab), 90)
-
-    return act
 
 
 @dataclass(frozen=True)
@@ -52,15 +22,15 @@ class Case:
 
     part: str
     task: str
-    act: Callable[[Catalog], None]
+    act: Callable[[Callable[..., str]], None]
 
 
 CASES = (
-    Case("tekton", "train", kill_pods("tekton-pipelines", "app.kubernetes.io/name=controller")),
-    Case("postgres", "evaluate", kill_daemon("postgres", "postgres", 3)),
-    Case("mlflow", "register", kill_daemon("mlflow", "mlflow", 5)),
-    Case("kserve", "deploy", kill_pods("kserve", "control-plane=kserve-controller-manager")),
-    Case("router", "shift", kill_daemon("router", "router", 2)),
+    Case("tekton", "train", kills.pods("tekton-pipelines", "app.kubernetes.io/name=controller")),
+    Case("postgres", "evaluate", kills.daemon("postgres", "postgres", 3)),
+    Case("mlflow", "register", kills.daemon("mlflow", "mlflow", 5)),
+    Case("kserve", "deploy", kills.pods("kserve", "control-plane=kserve-controller-manager")),
+    Case("router", "shift", kills.daemon("router", "router", 2)),
 )
 
 
@@ -68,9 +38,7 @@ CASES = (
 def whole_platform() -> Iterator[None]:
     """Whatever a test did, the next one finds every part ready."""
     yield
-    lab = Lab()
-    for name in ("router", "postgres", "mlflow", "tekton-pipelines", "kserve"):
-        eventually(lambda name=name: not parts.TABLE[name].ready(lab), 120)
+    kills.all_ready("router", "postgres", "mlflow", "tekton-pipelines", "kserve")
 
 
 @pytest.mark.usefixtures("alone")
@@ -87,7 +55,7 @@ def test_a_run_whose_pod_and_platform_die_part_by_part_converges_with_nothing_do
     for case in CASES:
         catalog.running(name, case.task)
         print(f"{case.part} dies while {case.task} runs")
-        case.act(catalog)
+        case.act(catalog.target.kubectl)
     ended = catalog.wait(name)
     assert ended.succeeded, (ended.condition, ended.states())
     assert catalog.get("pod", ended.task("train")["status"]["podName"])["metadata"]["uid"] != killed
