@@ -33,6 +33,7 @@ from typing import Any
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("unit", "unit/rollout", "local")]
 
+import argo_quality
 import gate_quality
 import rollout_argo
 import rollout_bites
@@ -189,10 +190,10 @@ def _shifter(one: Stage, colour: str, weight: int) -> shift.Shifter:
 
 HERE = (
     gate, absence, split, rollback, deferred, *rollout_faults.GROUPS, *rollout_crash.GROUPS, *task_crash.GROUPS,
-    rollout_bites.bites,
+    rollout_bites.bites, argo_quality.judges,
 )  # fmt: skip
 GROUPS: dict[str, Callable[[], list[Bar]]] = {
-    **{group.__name__: group for group in (*HERE, *rollout_argo.GROUPS)},
+    **{group.__name__: group for group in (*HERE, rollout_argo.argo)},
     **rollout_lab.GROUPS,
 }
 # Groups that no clock judges, and which of the lab's groups they are measured beside.
@@ -245,7 +246,7 @@ def _everything() -> Iterator[Callable[[], list[Bar]]]:
     with _beside(second) as beside:
         yield from (GROUPS[name] for name in LATER)
         yield beside
-    yield from rollout_argo.GROUPS
+    yield rollout_argo.argo
 
 
 def main(arguments: list[str]) -> int:

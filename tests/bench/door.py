@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol, Self
+
+from serving import Quiet, Server
 
 # What belongs to one connection and not to the request.
 OF_THE_CONNECTION = ("host", "connection", "content-length", "transfer-encoding", "keep-alive")
@@ -49,8 +50,7 @@ class Door:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Passing)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), _Passing)
         self._server.door = self  # type: ignore[attr-defined]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
         return self
@@ -78,7 +78,7 @@ class Door:
         return answer
 
 
-class _Passing(BaseHTTPRequestHandler):
+class _Passing(Quiet):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -107,6 +107,3 @@ class _Passing(BaseHTTPRequestHandler):
             self.rfile.readline()
         self.rfile.readline()
         return b"".join(parts)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""

@@ -33,7 +33,7 @@ from spread import Job, Row, spread
 from waiting import eventually
 
 from isotherm import contract, kube
-from isotherm.deploy import canary, preconditions, readiness, routes, shift
+from isotherm.deploy import canary, preconditions, readiness, routes, shift, shifts
 from isotherm.deploy.render import inference_service_name
 
 NAMESPACE = "bench-rollout"
@@ -207,6 +207,10 @@ class Stage:
 
         seen: list[Version] = eventually(caught_up, 60)
         return seen
+
+    def holders(self, lane: Lane, since: str) -> set[str]:
+        """The runs that have held a lane's Route from this version on; the guard is none."""
+        return {version.holder for version in self.history(lane, since)} - {"", shifts.GUARD}
 
     def wrong(self, lane: Lane, since: str, *holders: str, steps: tuple[int, ...] = ()) -> list[str]:
         """What must never happen to a Route and did; `steps` are those that the holders may give the colour."""

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from argo_quality import BAD, HEALTHY, INTERVALS, MOST_SECONDS, PER_SECOND, WORST, judges, setting, times
+from argo_quality import BAD, HEALTHY, INTERVALS, MOST_SECONDS, PER_SECOND, WORST, setting, times
 from argo_rule import Phase
 from argo_stage import CANARY, DIGESTS, MODEL, NAMESPACE, SERVICES, STABLE, UID, VERSIONS, Stage, stage
 from bars import Bar, at_most, exactly, keep
@@ -210,6 +210,3 @@ def _verdicts(rows: list[Any], raw: str) -> list[Bar]:
         caught = sum(one["verdict"] == "aborted" for one in wrong)
         bars.append(exactly(f"bad canaries aborted, {side}", caught, len(wrong), "canaries", raw=raw))
     return bars
-
-
-GROUPS: tuple[Callable[[], list[Bar]], ...] = (judges, argo)

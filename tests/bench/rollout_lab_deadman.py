@@ -130,8 +130,7 @@ def _orphaned(on: Stage, lane: Lane, number: int, case: Case) -> Row:
         served = wait_for(lambda: set(lane.answers(20)) == {"blue"}, 30)
     history = on.history(lane, start)
     late = _after_expiry(history, now) if took < float("inf") else took
-    holders = {version.holder for version in history} - {"", shifts.GUARD}
-    wrong = [*on.wrong(lane, start, *holders, steps=STEPS), lane.legal(ALL_BLUE)]
+    wrong = [*on.wrong(lane, start, *on.holders(lane, start), steps=STEPS), lane.legal(ALL_BLUE)]
     wrong += [] if at.shifting else [f"the shift was not under way any more: {routes.describe(at.weights)}"]
     wrong += [] if history[-1].holder == shifts.GUARD else [f"{history[-1].holder} took it back, not the guard"]
     wrong += [] if late <= GRACE_SECONDS else [f"taken back {late:.1f} s after its expiry"]
@@ -155,7 +154,6 @@ def _carried_on(on: Stage, lane: Lane, number: int, case: Case) -> Row:
             took = wait_for(lambda: lane.route().live == "green" and not lane.route().shifting, 120)
         ended = on.space.wait(name, 120)
         said = [on.space.log(task_run).splitlines()[-3:] for task_run in ended.task_runs]
-    holders = {version.holder for version in on.history(lane, start)} - {"", shifts.GUARD}
-    wrong = [*on.wrong(lane, start, *holders, steps=STEPS), lane.legal(ALL_GREEN)]
+    wrong = [*on.wrong(lane, start, *on.holders(lane, start), steps=STEPS), lane.legal(ALL_GREEN)]
     wrong += [] if ended.succeeded else [f"the run is not told as Succeeded: {ended.condition}", said]
     return {"case": case.name, "step": case.step, "seconds": took, "wrong": [one for one in wrong if one]}

@@ -12,8 +12,6 @@ from waiting import eventually
 from lab import daemons, parts
 from lab.part import Lab
 
-READY_SECONDS = 120.0
-
 
 def pods(namespace: str, selector: str) -> Callable[[Callable[..., str]], None]:
     """Delete a controller's pods at once; its Deployment makes another. What is returned takes the kubectl to use."""
@@ -35,15 +33,15 @@ def daemon(part: str, name: str, away_seconds: float) -> Callable[[Callable[...,
             one.signal(signal.SIGKILL)
         time.sleep(away_seconds)
         parts.TABLE[part].start(lab)
-        all_ready(part)
+        all_ready(part, seconds=90)
 
     return act
 
 
-def all_ready(*names: str) -> None:
+def all_ready(*names: str, seconds: float = 120) -> None:
     """Wait until these parts are ready."""
     for name in names:
-        eventually(partial(_ready, name), READY_SECONDS)
+        eventually(partial(_ready, name), seconds)
 
 
 def _ready(name: str) -> bool:
